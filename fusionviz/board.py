@@ -1,0 +1,135 @@
+"""What the board shows, as plain arrays: the same record is drawn by the browser, by matplotlib and tested.
+
+No torch, no drawing. `panels` makes a Board of a study; `ui/components/board` packs it for the browser;
+`figures` draws it for slides.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+ROLES = ("picture", "low", "high", "weight", "fused")
+SCALES = ("sequential", "signed", "weight", "gate", "phase", "rgb")
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map to draw.
+
+    Attributes:
+        values: float32 [h w], or uint8 [h w 3] where the view's scale is "rgb".
+        label: what stands on it, for example a channel's number.
+        channel: the channel it shows, or None for a reduced picture.
+    """
+
+    values: np.ndarray
+    label: str = ""
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One number to draw as a bar or a figure, for example a channel's weight."""
+
+    label: str
+    value: float
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class PanelView:
+    """One way to show a panel; the browser switches between a panel's views without the server.
+
+    Attributes:
+        key: "channels" | "mean" | "max" | "norm" | "pca" | "aligned" | "aligned-mean" | "place" | "bars" | ...
+        label: its name for people.
+        shape: `64 × 56 × 56 · stride 4`.
+        kind: "maps" (a square grid of maps; one map fills it) | "bars" (sorted bars beside `maps`, their channels'
+            pictures) | "numbers" (a few bars, one per branch).
+        scale: one of SCALES. "sequential" starts at its minimum; "signed" is symmetric around zero; "weight" runs
+            from 0 (high wins, orange) over 0.5 to 1 (low wins, blue); "gate" runs from 0 to 1 in one hue; "phase" is
+            cyclic over -pi ... pi; "rgb" needs no scale.
+        stride, offset: (y, x) of the maps' cells in pixels of the network's input; offset is the centre of cell (0, 0).
+        maps, bars: the data.
+        over_picture: draw the map over the grey picture (weights per place).
+        note: one sentence under the panel, or "".
+    """
+
+    key: str
+    label: str
+    shape: str
+    kind: str = "maps"
+    scale: str = "sequential"
+    stride: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.5, 0.5)
+    maps: tuple[Map, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    over_picture: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"view '{self.key}': scale is one of {', '.join(SCALES)}, not {self.scale!r}")
+        for m in self.maps:
+            want = 3 if self.scale == "rgb" else 2
+            if m.values.ndim != want:
+                raise ValueError(f"view '{self.key}': a map of scale {self.scale} has {want} axes, not {m.values.ndim}")
+
+
+@dataclass(frozen=True)
+class Badge:
+    """Where a panel's learned numbers come from: `kind` as in Provenance, `text` for people."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: title, badge, and one or more views of which `view` is shown first.
+
+    Attributes:
+        of: whose weight the weight panel shows, coloured like it: "low" | "high" | "".
+    """
+
+    id: str
+    role: str
+    title: str
+    views: tuple[PanelView, ...]
+    view: int = 0
+    badge: Badge | None = None
+    of: str = ""
+
+    @property
+    def shown(self) -> PanelView:
+        return self.views[self.view]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The equation for one element, to be filled with the numbers under the crosshair.
+
+    Attributes:
+        template: for example "{z} = {low} · {x} + (1 − {low}) · {y}".
+        sources: for each name in it, the (panel id, view key) whose map of the pinned channel holds the number.
+        constants: for the names that are no map.
+    """
+
+    template: str
+    sources: dict[str, tuple[str, str]]
+    constants: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The whole board. `size` is (h, w) of the network's input in pixels; `channels` the fused channels shown."""
+
+    size: tuple[int, int]
+    panels: tuple[Panel, ...]
+    channels: tuple[int, ...] = ()
+    arithmetic: Arithmetic | None = None
+    caption: str = ""
+    credit: str = ""
+
+    def __getitem__(self, panel: str) -> Panel:
+        return next(p for p in self.panels if p.id == panel)

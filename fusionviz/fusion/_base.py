@@ -1,0 +1,255 @@
+"""What every method shares: taking levels, aligning two of them in the open, handing out a FusionResult.
+
+A method's file then holds its equation and nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionviz.axes import shape_text
+from fusionviz.errors import ShapeError
+from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance
+from fusionviz.registry import FusionSpec, Param
+from fusionviz.trace import NullTrace, Trace
+
+WIDTH = Param("width", 64, low=4, high=1024, step=4, refit=True)
+RESIZE = Param("resize", "bilinear", choices=("nearest", "bilinear", "transposed"), refit=True)
+NORM = Param("norm", "bn", choices=("bn", "none"), refit=True)
+ALIGN = (WIDTH, RESIZE, NORM)
+"""The knobs of a method that brings two levels to one size and one number of channels."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What some methods look at besides maps."""
+
+    picture: Tensor | None = None
+    boxes: Tensor | None = None
+    phrase: str | None = None
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of the sum if it has no weight."""
+
+    tensor: Tensor
+    attention: tuple[AttentionMap, ...] = ()
+    terms: Callable[[], tuple[Tensor, Tensor]] | None = None
+    more: dict[str, FeatureMap] = field(default_factory=dict)
+
+
+def resize(tensor: Tensor, size: tuple[int, int], how: str = "bilinear") -> Tensor:
+    """Return [b c *size]; always by size, never by factor, so that odd sizes meet."""
+    if how == "nearest":
+        return F.interpolate(tensor, size=size, mode="nearest")
+    return F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
+
+
+class TransposedResize(nn.Module):
+    """A depthwise transposed convolution that starts as bilinear upsampling and can learn better.
+
+    Kernel 2r, stride r, padding r/2 for a factor r: every output cell hears the same number of inputs,
+    so it draws no checkerboard at the start.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        place = (torch.arange(2 * factor) + 0.5) / factor - 1
+        tent = (1 - place.abs()).clamp_min(0)
+        self.weight = nn.Parameter((tent[:, None] * tent[None, :]).expand(channels, 1, -1, -1).clone())
+
+    def forward(self, tensor: Tensor, size: tuple[int, int]) -> Tensor:
+        r = self.factor
+        padded = F.pad(tensor, (1, 1, 1, 1), mode="replicate")
+        out = F.conv_transpose2d(padded, self.weight, stride=r, groups=tensor.shape[1])
+        out = out[..., r + r // 2 :, r + r // 2 :]  # the first cell again starts where the input did
+        missing = [max(0, want - have) for want, have in zip(size, out.shape[-2:], strict=True)]
+        out = F.pad(out, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else out
+        return out[..., : size[0], : size[1]]
+
+
+class Alignment(nn.Module):
+    """Bring two levels together in steps that can be seen: 1x1 projection, normalisation, resize.
+
+    Only what is needed is there: channels that agree are not projected, sizes that agree not resized, so
+    two maps that already match pass as they are and there is nothing to learn.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        strides: tuple[float, float],
+        align: str,
+        *,
+        width: int = 64,
+        resize: str = "bilinear",
+        norm: str = "bn",
+    ) -> None:
+        super().__init__()
+        projects = align == "size+channels" and channels[0] != channels[1]
+        self.channels = (width, width) if projects else channels
+        self.align, self.how = align, resize
+        for name, c in zip(("low", "high"), channels, strict=True):
+            setattr(self, f"{name}_project", nn.Conv2d(c, width, 1, bias=norm == "none") if projects else None)
+            setattr(self, f"{name}_norm", nn.BatchNorm2d(width) if projects and norm == "bn" else None)
+        factor = round(strides[1] / strides[0])
+        learns = resize == "transposed" and align != "none" and factor > 1
+        self.up = TransposedResize(self.channels[1], factor) if learns else None
+
+    def forward(self, low: Tensor, high: Tensor, trace: NullTrace) -> tuple[Tensor, Tensor]:
+        size = tuple(low.shape[-2:])
+        x = self._project("low", low, "X", trace)  # [b width h w]
+        y = self._project("high", high, "Y", trace)  # [b width h' w']
+        if tuple(high.shape[-2:]) != size:
+            if self.align == "none":
+                raise ShapeError(
+                    "shape.align_none",
+                    low=shape_text(tuple(low.shape[1:])),
+                    high=shape_text(tuple(high.shape[1:])),
+                )
+            enlarge = (lambda t: self.up(t, size)) if self.up else (lambda t: resize(t, size, self.how))
+            op = "resize_" + self.how
+            y = trace.step("high_resize", op, enlarge, y, formula=r"Y", role="high", module=self.up)  # [b width h w]
+        return x, y
+
+    def _project(self, name: str, tensor: Tensor, letter: str, trace: NullTrace) -> Tensor:
+        for op in ("project", "norm"):
+            module = getattr(self, f"{name}_{op}")
+            if module is not None:
+                formula = rf"W_{{{letter}}}\,{letter}" if op == "project" else rf"\mathrm{{BN}}({letter})"
+                tensor = trace.step(f"{name}_{op}", op, module, tensor, formula=formula, role=name)
+        return tensor
+
+
+class FusionModule(nn.Module):
+    """A method that takes levels and returns a FusionResult. Subclasses write `setup` and `fuse`.
+
+    Nothing a forward pass computes is kept on the module: one copy serves every session at once.
+    """
+
+    spec: ClassVar[FusionSpec]
+    by_hand: ClassVar[tuple[str, ...]] = ()
+    """Parameters that a knob sets to a meaningful value, so that they are not random numbers."""
+    pools_to_one: ClassVar[bool] = False
+    """True where a batch norm stands behind global pooling: it cannot be trained with a batch of one."""
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        strides: tuple[float, ...] | None = None,
+        *,
+        align: str | None = None,
+        seed: int = 0,
+        **params: object,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.strides = tuple(strides) if strides else tuple(4.0 * 2**i for i in range(len(channels)))
+        self.seed, self.params = seed, params
+        self.trained: Provenance | None = None
+        if len(self.strides) != len(self.channels):
+            raise ShapeError(
+                "shape.strides", method=self.spec.key, channels=len(self.channels), strides=len(self.strides)
+            )
+        self._check_count(len(self.channels))
+        self.align = self.spec.align if align is None else align
+        self.alignment: Alignment | None = None
+        if self.spec.takes == "pair":
+            keep = {k: params[k] for k in ("width", "resize", "norm") if k in params}
+            self.alignment = Alignment(self.channels, self.strides, self.align, **keep)
+            if self.spec.align == "size+channels" and self.alignment.channels[0] != self.alignment.channels[1]:
+                raise ShapeError(
+                    "shape.channels_differ",
+                    method=self.spec.key,
+                    low=self.alignment.channels[0],
+                    high=self.alignment.channels[1],
+                )
+        self.setup(**{k: v for k, v in params.items() if k not in ("width", "resize", "norm") or not self.alignment})
+
+    def setup(self, **params: object) -> None:
+        """Build what the equation needs; `self.alignment.channels` are the channels that will meet."""
+
+    def fuse(self, *maps: Tensor, context: Context, trace: NullTrace) -> Fused:
+        """Return the equation's result for aligned maps."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where this module's numbers come from: trained if so loaded, analytic without any, else random."""
+        if self.trained is not None:
+            return self.trained
+        learned = [name for name, _ in self.named_parameters() if name not in self.by_hand]
+        return Provenance("random", f"seed {self.seed}") if learned else ANALYTIC
+
+    def forward(
+        self,
+        *levels: FeatureMap | Tensor,
+        context: Context | None = None,
+        trace: NullTrace | None = None,
+    ) -> FusionResult:
+        trace = Trace() if trace is None else trace
+        maps = self._take(levels)
+        tensors = self._inputs(maps, trace)
+        grid = maps[0]
+        aligned = None
+        if self.alignment is not None:
+            tensors = self.alignment(*tensors, trace)
+            aligned = tuple(
+                FeatureMap(name, t, grid.stride, grid.offset, m.stage)
+                for name, t, m in zip(("low", "high"), tensors, maps, strict=True)
+            )
+        fused = self.fuse(*tensors, context=context or Context(), trace=trace)
+        outputs = {"fused": FeatureMap("fused", fused.tensor, grid.stride, grid.offset, grid.stage), **fused.more}
+        attention = {a.name: self._place(a, grid) for a in fused.attention}
+        return FusionResult(outputs, attention, trace.steps, aligned, fused.terms, self.provenance)
+
+    def _check_count(self, count: int) -> None:
+        want = {"one": (1, 1), "pair": (2, 2), "pyramid": (2, 99)}.get(self.spec.takes, (1, 99))
+        if not want[0] <= count <= want[1]:
+            raise ShapeError("shape.count", method=self.spec.key, expected=want[0], received=count)
+
+    def _take(self, levels: tuple[FeatureMap | Tensor, ...]) -> list[FeatureMap]:
+        self._check_count(len(levels))
+        maps = []
+        for i, (level, stride) in enumerate(zip(levels, self.strides, strict=False)):
+            if not isinstance(level, FeatureMap):
+                level = FeatureMap(f"s{stride:g}", level, (stride, stride), (stride / 2, stride / 2), i + 1)
+            maps.append(level)
+        if tuple(m.channels for m in maps) != self.channels:
+            raise ShapeError(
+                "shape.levels",
+                method=self.spec.key,
+                expected=", ".join(map(str, self.channels)),
+                received=", ".join(str(m.channels) for m in maps),
+            )
+        if self.training and self.pools_to_one and maps[0].tensor.shape[0] == 1:
+            raise ShapeError("shape.batch_of_one", method=self.spec.key)
+        return maps
+
+    def _inputs(self, maps: list[FeatureMap], trace: NullTrace) -> list[Tensor]:
+        if self.spec.takes == "pair":
+            # A tensor given twice still is two inputs: the trace tells steps apart by their tensor.
+            low, high = maps[0].tensor, maps[1].tensor
+            high = high.view_as(high) if high is low else high
+            return [
+                trace.input("low", low, formula="X", role="low"),
+                trace.input("high", high, formula="Y", role="high"),
+            ]
+        roles = ["low"] + [""] * (len(maps) - 2) + ["high"]
+        names = [f"c{i + 1}" for i in range(len(maps))]
+        return [
+            trace.input(name, m.tensor, formula=f"C_{{{i + 1}}}", role=role)
+            for i, (name, m, role) in enumerate(zip(names, maps, roles, strict=False))
+        ]
+
+    @staticmethod
+    def _place(attention: AttentionMap, grid: FeatureMap) -> AttentionMap:
+        has_places = "h" in attention.axes.split() and attention.stride is None
+        return replace(attention, stride=grid.stride, offset=grid.offset) if has_places else attention

@@ -1,0 +1,61 @@
+"""AFF, attentional feature fusion: for every element, how much of the low level and how much of the high.
+
+Paper: Dai, Gieseke, Oehmcke, Wu, Barnard, "Attentional Feature Fusion", WACV 2021, arXiv 2009.14082, equation 4.
+Idea: add the maps, ask MS-CAM about the sum, and let its answer choose between the two.
+Differs from the released code: there both terms are multiplied by 2, so that the weights add up to 2 as they do in
+a plain sum; `gain=2` gives that. In the released short-skip blocks X is the residual and Y the identity; here X is
+always the low level and the picture's title says whose weight it is.
+"""
+
+import torch
+from torch import Tensor
+
+from fusionviz.fusion._base import ALIGN, Context, Fused, FusionModule
+from fusionviz.fusion.mscam import CONTEXT, REDUCTION, MSCAMGate
+from fusionviz.records import AttentionMap
+from fusionviz.registry import FusionSpec, Param, register
+from fusionviz.trace import NullTrace
+
+SPEC = FusionSpec(
+    key="aff",
+    family="select",
+    equation=r"Z = M(X+Y) \otimes X + (1 - M(X+Y)) \otimes Y",
+    year=2021,
+    params=(REDUCTION, CONTEXT, Param("gain", 1, choices=(1, 2)), *ALIGN),
+    paper="Dai, Gieseke, Oehmcke, Wu, Barnard. Attentional Feature Fusion. WACV 2021",
+    link="https://arxiv.org/abs/2009.14082",
+    cite="Dai et al., WACV 2021 · arXiv 2009.14082",
+    weighs="low",
+    arithmetic=r"{z} = {gain} · ({low} · {x} + (1 − {low}) · {y})",
+)
+
+
+@register(SPEC)
+class AFF(FusionModule):
+    """Choose softly between two maps, element by element, from what both of them say.
+
+    Equation: Z = M(X+Y) * X + (1 - M(X+Y)) * Y, M = MS-CAM's weight.
+    Args:
+        low, high: aligned maps [b c h w].
+    Returns:
+        FusionResult; fused is [b c h w], between X and Y everywhere (gain 1); attention "low" is [b c h w] in (0, 1),
+        the weight of low; high has one minus it.
+    Differs from paper: `gain=2` restores the released code.
+    Source: arXiv 2009.14082
+    """
+
+    pools_to_one = True
+
+    def setup(self, r: int, context: str, gain: int) -> None:
+        self.gain = gain
+        self.gate = MSCAMGate(self.alignment.channels[0], r, context)
+
+    def fuse(self, x: Tensor, y: Tensor, *, context: Context, trace: NullTrace) -> Fused:
+        s = trace.step("sum", "add", torch.add, x, y, formula="X+Y")  # [b c h w]
+        m = self.gate(s, trace, of="X+Y")  # [b c h w]
+        z = trace.step("fused", "select", self._select, m, x, y, formula=r"M\otimes X+(1-M)\otimes Y", role="fused")
+        return Fused(z, (AttentionMap("low", m, "b c h w", "gate", "weight", "low", "with_high"),))
+
+    def _select(self, m: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        chosen = torch.lerp(y, x, m)  # y + m (x - y), exactly between the two
+        return chosen if self.gain == 1 else self.gain * chosen

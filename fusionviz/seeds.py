@@ -1,0 +1,21 @@
+"""Random weights that are the same on every run: one seed, one lock around torch's global generator."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block that builds modules under `seed`, and leave torch's global generator as it was.
+
+    torch's initialisers draw from one generator of the whole process; the lock keeps two sessions that
+    build at once from drawing each other's numbers.
+    """
+    with _lock, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
