@@ -99,7 +99,7 @@ class FeaturePyramid:
 
     def __post_init__(self) -> None:
         for a, b in zip(self.levels, self.levels[1:], strict=False):
-            if b.stage <= a.stage or b.stride < a.stride:
+            if b.stage <= a.stage or any(q < p for p, q in zip(a.stride, b.stride, strict=True)):
                 raise ValueError(
                     f"{self.source}: levels run from fine to coarse, but {a.name} (stage {a.stage}, stride {a.stride}) "
                     f"stands before {b.name} (stage {b.stage}, stride {b.stride})"

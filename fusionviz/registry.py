@@ -46,7 +46,7 @@ class Param:
         """
         try:
             parsed = _read(value, type(self.default))
-        except (TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             parsed = None
         if self.choices:
             ok, allowed = parsed in self.choices, ", ".join(write(c) for c in self.choices)
@@ -77,7 +77,8 @@ def write(value: Value) -> str:
     """Write a knob's value as links and command lines have it; `Param.parse` reads it back."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class FusionSpec:
         key: file name, URL value and lesson name.
         family: one of FAMILIES.
         equation: TeX that KaTeX and matplotlib's mathtext both render; X is low, Y high, Z fused.
+        year: of the paper; 0 for methods without one, which come last in their family.
         paper: authors, title, venue; "" for methods without one.
         link: address of the paper.
         takes: "one" | "pair" | "pyramid" | "branches" | "image" | "image+text".

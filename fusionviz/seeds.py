@@ -17,5 +17,5 @@ def seeded(seed: int) -> Iterator[None]:
     build at once from drawing each other's numbers.
     """
     with _lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         yield

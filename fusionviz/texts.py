@@ -65,7 +65,10 @@ def lesson(key: str, language: str = "en") -> Lesson:
     path = ASSETS / "lessons" / language / f"{key}.md"
     if not path.is_file():
         raise LookupError(f"no lesson assets/lessons/{language}/{key}.md")
-    _, front, body = path.read_text("utf-8").split("+++\n", 2)
+    before, *parts = path.read_text("utf-8").split("+++\n", 2)
+    if before or len(parts) != 2:
+        raise LookupError(f"lesson assets/lessons/{language}/{key}.md does not start with a table between +++ lines")
+    front, body = parts
     return Lesson(key, language, tomllib.loads(front), body.strip())
 
 

@@ -22,7 +22,7 @@ __all__ = ("Context", "FusionModule", "build", "names", "spec")
 
 def names() -> tuple[str, ...]:
     """Return the methods' keys, by family, then year, then key: the order a course takes them in."""
-    return tuple(sorted(METHODS, key=lambda k: (FAMILIES.index(spec(k).family), spec(k).year, k)))
+    return tuple(sorted(METHODS, key=lambda k: (FAMILIES.index(spec(k).family), spec(k).year or 9999, k)))
 
 
 def spec(key: str) -> FusionSpec:

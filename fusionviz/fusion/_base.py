@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionviz.axes import shape_text
-from fusionviz.errors import ShapeError
+from fusionviz.errors import ParameterError, ShapeError
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance
 from fusionviz.registry import FusionSpec, Param
 from fusionviz.trace import NullTrace, Trace
@@ -22,6 +22,7 @@ RESIZE = Param("resize", "bilinear", choices=("nearest", "bilinear", "transposed
 NORM = Param("norm", "bn", choices=("bn", "none"), refit=True)
 ALIGN = (WIDTH, RESIZE, NORM)
 """The knobs of a method that brings two levels to one size and one number of channels."""
+ALIGNS = ("none", "size", "size+channels")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Fused:
-    """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of the sum if it has no weight."""
+    """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of a sum without a weight."""
 
     tensor: Tensor
     attention: tuple[AttentionMap, ...] = ()
@@ -160,6 +161,10 @@ class FusionModule(nn.Module):
             )
         self._check_count(len(self.channels))
         self.align = self.spec.align if align is None else align
+        if self.align not in ALIGNS:
+            raise ParameterError(
+                "param.value", method=self.spec.key, param="align", received=align, allowed=", ".join(ALIGNS)
+            )
         self.alignment: Alignment | None = None
         if self.spec.takes == "pair":
             keep = {k: params[k] for k in ("width", "resize", "norm") if k in params}
@@ -185,7 +190,8 @@ class FusionModule(nn.Module):
         """Where this module's numbers come from: trained if so loaded, analytic without any, else random."""
         if self.trained is not None:
             return self.trained
-        learned = [name for name, _ in self.named_parameters() if name not in self.by_hand]
+        known = (*self.by_hand, "alignment.up.weight")  # a transposed resize starts as bilinear, not at random
+        learned = [name for name, _ in self.named_parameters() if name not in known]
         return Provenance("random", f"seed {self.seed}") if learned else ANALYTIC
 
     def forward(
@@ -218,8 +224,9 @@ class FusionModule(nn.Module):
     def _take(self, levels: tuple[FeatureMap | Tensor, ...]) -> list[FeatureMap]:
         self._check_count(len(levels))
         maps = []
-        for i, (level, stride) in enumerate(zip(levels, self.strides, strict=False)):
+        for i, level in enumerate(levels):
             if not isinstance(level, FeatureMap):
+                stride = self.strides[min(i, len(self.strides) - 1)]  # one level too many is reported below
                 level = FeatureMap(f"s{stride:g}", level, (stride, stride), (stride / 2, stride / 2), i + 1)
             maps.append(level)
         if tuple(m.channels for m in maps) != self.channels:

@@ -16,13 +16,15 @@ class Picked:
 
     Attributes:
         channels: of that map.
-        letter: how formulas call it.
+        letter: how formulas call it inside brackets, `L(X+Y)`.
+        factor: how formulas call it in a product, `(X+Y)`.
     """
 
     def __init__(self, on: str, channels: tuple[int, int]) -> None:
         self.on = on
         self.channels = sum(channels) if on == "concat" else channels[0]
-        self.letter = {"sum": "(X+Y)", "concat": "[X;Y]", "low": "X", "high": "Y"}[on]
+        self.letter = {"sum": "X+Y", "concat": "[X;Y]", "low": "X", "high": "Y"}[on]
+        self.factor = f"({self.letter})" if on == "sum" else self.letter
 
     def __call__(self, x: Tensor, y: Tensor, trace: NullTrace) -> Tensor:
         if self.on == "sum":

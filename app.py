@@ -1,0 +1,23 @@
+"""The app: `streamlit run app.py`. Page config, navigation, frame; everything else is a room of `fusionviz`."""
+
+import fusionviz  # first: it sets what OpenMP must know before torch loads
+
+import streamlit as st
+
+from fusionviz.ui import frame, session
+from fusionviz.ui.words import say
+
+st.set_page_config(page_title="fusionviz", page_icon=":material/layers:", layout="wide")
+
+PAGES = "fusionviz/ui/pages"
+page = st.navigation(
+    [
+        st.Page(f"{PAGES}/explore_page.py", title=say("page.explore"), url_path="explore", default=True),
+        st.Page(f"{PAGES}/methods_page.py", title=say("page.methods"), url_path="methods"),
+        st.Page(f"{PAGES}/lessons_page.py", title=say("page.lessons"), url_path="lessons"),
+    ],
+    position="top",
+)
+session.start(page.url_path)
+frame.around(page, version=fusionviz.__version__)
+session.finish()

@@ -1,0 +1,188 @@
+"""The facade behind `fv.*`: open pictures, run studies, hand out figures and links.
+
+    import fusionviz as fv
+    study = fv.explore("sample:coffee", backbone="resnet18", method="aff", low="s4", high="s16", r=4)
+    study.pyramid["s4"].tensor, study.result.attention["low"].tensor, study.figure(), study.link()
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from fusionviz import backbones as _backbones
+from fusionviz import fusion, panels, pictures, state, texts
+from fusionviz import study as _study
+from fusionviz.fusion import FusionModule
+from fusionviz.pictures import Picture
+from fusionviz.selection import Selection, View
+from fusionviz.study import StudyResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Study(StudyResult):
+    """A StudyResult that can draw and link itself."""
+
+    @property
+    def prediction(self) -> None:
+        """The prediction of a trained head; None, as no head is trained yet."""
+        return None
+
+    def figure(self, *, language: str = "en", dark: bool = False) -> Figure:
+        """Return the slide that the app exports, as a matplotlib Figure."""
+        return draw(self, language=language, dark=dark)
+
+    def link(self) -> str:
+        """Return the query text that opens this study in the app: `?` and what follows."""
+        return "?" + state.text(without_defaults(self.selection))
+
+
+def methods() -> tuple[str, ...]:
+    """Return the keys of all fusion methods."""
+    return fusion.names()
+
+
+def backbones() -> tuple[str, ...]:
+    """Return the keys of all backbones."""
+    return _backbones.names()
+
+
+def images() -> tuple[str, ...]:
+    """Return the keys of all pictures that need no file: the samples, and those of FUSIONVIZ_PICTURES."""
+    return pictures.keys()
+
+
+def open(source: object) -> Picture:  # noqa: A001 - fv.open reads as what it is
+    """Open a picture: "sample:NAME", "folder:NAME", a path, bytes, a PIL image or an array [h w 3].
+
+    Raises:
+        PictureError: with what is wrong and what is accepted.
+    """
+    return pictures.open_picture(source)
+
+
+def explore(
+    picture: object = "sample:coffee",
+    backbone: str = "resnet18",
+    method: str = "aff",
+    low: str | int | None = None,
+    high: str | int | None = None,
+    *,
+    phrase: str | None = None,
+    device: str | None = None,
+    weights: str = "auto",
+    size: int | None = None,
+    fit: str = "crop",
+    crop: tuple[float, float] = (0.5, 0.5),
+    seed: int = 0,
+    **params: object,
+) -> Study:
+    """Run one study: picture -> levels -> fused map, with attention, trace, timings.
+
+    Models stay open between calls; results are always computed anew.
+
+    Args:
+        picture: anything `open` takes.
+        low, high: levels by name ("s4", "d3") or position; None takes the nearest to s4 and s16.
+        device: "cuda:0" | "mps" | "cpu"; None takes the best there is.
+        weights: "auto" (published ones if they are on this machine, else random) | "random" | "file:PATH".
+        params: the method's knobs.
+
+    Raises:
+        FusionvizError: with what to do, for any name or value that does not fit.
+    """
+    opened = open(picture)
+    levels = [level.name for level in _backbones.info(backbone).levels]
+    low, high = (
+        levels[n] if isinstance(n, int) and -len(levels) <= n < len(levels) else None if n is None else str(n)
+        for n in (low, high)
+    )
+    selection = Selection(
+        picture=opened.key,
+        backbone=backbone,
+        weights=weights,
+        low=low,
+        high=high,
+        method=method,
+        params=tuple(fusion.spec(method).parse(params).items()),
+        phrase=phrase,
+        size=size,
+        fit=fit,
+        crop=crop,
+        seed=seed,
+    )
+    return as_study(_study.run(_study.prepare(selection, opened, on=device)))
+
+
+def build(
+    method: str,
+    channels: tuple[int, ...],
+    strides: tuple[float, ...] | None = None,
+    width: int = 256,
+    align: str | None = None,
+    seed: int = 0,
+    **params: object,
+) -> FusionModule:
+    """Return any method alone, a torch module: `result = module(*levels)`.
+
+    Args:
+        channels: of each level it will be given, fine to coarse.
+        strides: of each level; None means octaves.
+        width: channels after alignment, where the method aligns channels.
+        align: "none" | "size" | "size+channels"; None takes the method's own.
+    """
+    if any(p.key == "width" for p in fusion.spec(method).params):
+        params = {"width": width, **params}
+    return fusion.build(method, channels, strides, align=align, seed=seed, **params)
+
+
+def as_study(result: StudyResult) -> Study:
+    """Return a StudyResult as a Study."""
+    return Study(**{f.name: getattr(result, f.name) for f in fields(StudyResult)})
+
+
+def without_defaults(selection: Selection) -> Selection:
+    """Return the selection with only those knobs that differ from the paper's values: what a link carries."""
+    spec = fusion.spec(selection.method)
+    changed = tuple((k, v) for k, v in selection.params if v != spec.param(k).default)
+    return selection.with_(params=changed)
+
+
+def catalogue() -> state.Catalogue:
+    """Return what links may name on this machine."""
+    return state.Catalogue(
+        fusion.names(),
+        _backbones.names(),
+        lambda key: key in pictures.keys(),
+        fusion.spec,
+        lambda key: tuple(level.name for level in _backbones.info(key).levels),
+    )
+
+
+def draw(study: StudyResult, *, view: View | None = None, language: str = "en", dark: bool = False) -> Figure:
+    """Return the slide of a study: what the board shows, with caption, shapes, provenance and credit.
+
+    Args:
+        view: how it is drawn; None takes the study's own.
+
+    Where the system has no font for the language, the slide is in English; `slides.language_for` says so.
+    """
+    from fusionviz.figures import slide  # matplotlib loads here, not with the package
+
+    language, _ = slide.language_for(language)
+    chosen = study.selection
+    spec = fusion.spec(chosen.method)
+    view = chosen.view if view is None else view
+    board = panels.build(study, view, language)
+    return slide.slide(
+        board,
+        view,
+        language=language,
+        dark=dark,
+        title=texts.method_text(chosen.method, "title", language),
+        equation=spec.equation,
+        cite=spec.cite,
+    )

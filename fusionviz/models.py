@@ -1,0 +1,148 @@
+"""Opened models: one shared copy of each, at most a few, for every session at once.
+
+Models hold no state of a run, so sharing needs no lock while they compute; only opening is serialised.
+"""
+
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from fusionviz import backbones, fusion, weights
+from fusionviz.backbones import Backbone
+from fusionviz.errors import FusionvizError, WeightsError
+from fusionviz.fusion import FusionModule
+from fusionviz.records import Provenance
+
+T = TypeVar("T")
+
+
+class Store:
+    """A bounded set of opened models, least recently used out first.
+
+    Args:
+        most: how many models are kept.
+        most_bytes: how many bytes of parameters are kept, the newest model always.
+        freeze: move everything that is alive out of the garbage collector's sight once a model is open. Only
+            for a server: Streamlit collects after every rerun, and with torch loaded that takes 0.2 s unfrozen.
+    """
+
+    def __init__(self, most: int = 4, most_bytes: int = 4 << 30, *, freeze: bool = False) -> None:
+        self.most, self.most_bytes, self.freeze = most, most_bytes, freeze
+        self._open: OrderedDict[tuple, nn.Module | Backbone] = OrderedDict()
+        self._guard = threading.Lock()
+        self._locks: dict[tuple, threading.Lock] = {}
+
+    def get(self, key: tuple, make: Callable[[], T]) -> T:
+        """Return the model under `key`, opening it with `make` if it is not open; waits if another is opening it."""
+        with self._guard:
+            if key in self._open:
+                self._open.move_to_end(key)
+                return self._open[key]
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            with self._guard:
+                if key in self._open:
+                    return self._open[key]
+            model = make()
+            with self._guard:
+                self._open[key] = model
+                evicted = self._evict()
+                self._locks.pop(key, None)
+        if self.freeze:
+            # What is frozen is never freed, and traced modules hold cycles: thaw before an evicted one can go.
+            if evicted:
+                gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+        return model
+
+    def clear(self) -> None:
+        """Close every model."""
+        with self._guard:
+            self._open.clear()
+        if self.freeze:
+            gc.unfreeze()
+        gc.collect()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _evict(self) -> bool:
+        evicted = False
+        while len(self._open) > self.most or (len(self._open) > 1 and self._bytes() > self.most_bytes):
+            self._open.popitem(last=False)
+            evicted = True
+        return evicted
+
+    def _bytes(self) -> int:
+        modules = (m.module if isinstance(m, Backbone) else m for m in self._open.values())
+        return sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
+
+
+BACKBONES = Store(most=4)
+METHODS = Store(most=32, most_bytes=1 << 30)
+
+
+def serve() -> None:
+    """Keep models out of the garbage collector's sight: call once, in a server."""
+    BACKBONES.freeze = METHODS.freeze = True
+
+
+def backbone(
+    key: str, source: str = "auto", *, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Backbone, tuple[FusionvizError, ...]]:
+    """Return an opened backbone and what had to be said about its weights.
+
+    Args:
+        source: "auto": the published weights if they are on this machine, else random; "random"; "file:PATH".
+
+    Raises:
+        WeightsError: if a file named by the user cannot be used. With "auto" a damaged download is reported in
+            the second value, and the network runs with random weights.
+    """
+    notices: tuple[FusionvizError, ...] = ()
+    path, provenance = None, None
+    if source.startswith("file:"):
+        path = Path(source.removeprefix("file:")).expanduser()
+        provenance = Provenance("pretrained", path.name)
+    elif source == "auto" and (path := weights.cached(key)) is not None:
+        provenance = Provenance("pretrained", weights.published(key).name)
+    if path is not None:
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+        try:
+            opened = BACKBONES.get(
+                (key, str(path), stamp, str(device)), lambda: _with_weights(key, path, provenance, device)
+            )
+            return opened, notices
+        except WeightsError as broken:
+            if source != "auto":
+                raise
+            notices = (broken,)
+    opened = BACKBONES.get((key, "random", seed, str(device)), lambda: backbones.load(key, seed=seed, device=device))
+    return opened, notices
+
+
+def _with_weights(key: str, path: Path, provenance: Provenance, device: torch.device | str) -> Backbone:
+    opened = backbones.load(key, state=weights.read(path, key), device=device)
+    return replace(opened, provenance=provenance)
+
+
+def method(
+    key: str,
+    channels: tuple[int, ...],
+    strides: tuple[float, ...],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    **params: object,
+) -> FusionModule:
+    """Return an opened method for levels of these channels and strides."""
+    name = (key, channels, strides, seed, str(device), tuple(sorted(params.items())))
+    return METHODS.get(name, lambda: fusion.build(key, channels, strides, seed=seed, **params).to(device))

@@ -1,0 +1,266 @@
+"""A study -> the Board that browser, slide and tests share: which maps, under which title, on which scale."""
+
+import torch
+from torch import Tensor
+
+from fusionviz import fusion, reduce
+from fusionviz.axes import shape_text
+from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.records import AttentionMap, FeatureMap, Provenance
+from fusionviz.selection import View
+from fusionviz.study import StudyResult
+from fusionviz.texts import method_text, text
+
+
+def build(study: StudyResult, view: View, language: str = "en") -> Board:
+    """Return what the board shows of a study."""
+    return _Builder(study, view, language).board()
+
+
+def aligned_by_default(study: StudyResult) -> bool:
+    """Say whether Low and High first appear as the method sees them: only where the alignment is not random."""
+    return study.result.aligned is not None and study.result.provenance.kind in ("bundled", "pretrained", "fitted")
+
+
+class _Builder:
+    def __init__(self, study: StudyResult, view: View, language: str) -> None:
+        self.study, self.view, self.language = study, view, language
+        self.spec = fusion.spec(study.selection.method)
+        fused = study.result.fused
+        count = min(view.grid, fused.channels)
+        chosen = tuple(c for c in view.channels if 0 <= c < fused.channels)
+        self.channels = chosen or reduce.strongest(fused.tensor, count)
+        if view.pin_channel is not None and view.pin_channel < fused.channels:
+            # A pinned channel that would not be shown takes the place of the weakest.
+            if view.pin_channel not in self.channels:
+                self.channels = (*self.channels[: max(len(self.channels) - 1, 0)], view.pin_channel)
+        self.aligned = view.aligned if view.aligned is not None else aligned_by_default(study)
+
+    def say(self, key: str, **values: object) -> str:
+        return text(key, self.language, **values)
+
+    def board(self) -> Board:
+        panels = [self.picture(), self.level("low"), self.level("high"), self.weight(), self.fused()]
+        chosen = self.study.selection
+        caption = self.say(
+            "panel.caption",
+            backbone=chosen.backbone,
+            low=chosen.low,
+            high=chosen.high,
+            method=method_text(chosen.method, "short", self.language),
+            provenance=self.badge(self.study.provenance).text,
+        )
+        size = tuple(self.study.seen.shown.shape[:2])
+        return Board(
+            size,
+            tuple(p for p in panels if p is not None),
+            self.channels,
+            self.arithmetic(),
+            caption,
+            self.study.picture.credit,
+        )
+
+    # --- panels ------------------------------------------------------------------------------
+    def picture(self) -> Panel:
+        shown = self.study.seen.shown
+        shape = shape_text((shown.shape[2], *shown.shape[:2]))
+        seen = PanelView("seen", self.say("panel.seen"), shape, scale="rgb", maps=(Map(shown),))
+        return Panel("picture", "picture", self.say("roles.picture"), (seen,))
+
+    def level(self, role: str) -> Panel:
+        own = self.study.low if role == "low" else self.study.high
+        views = self.views_of(own, "own", self.own_channels(own, role))
+        met = self.study.result.aligned
+        meets = met[0 if role == "low" else 1] if met else None
+        badge = self.study.pyramid.provenance
+        shown = 0
+        if meets is not None and meets.tensor is not own.tensor:
+            views += self.views_of(meets, "aligned", self.channels, was=own)
+            if self.aligned:
+                shown = next(i for i, v in enumerate(views) if v.key.startswith("aligned"))
+        title = self.say("panel.level", role=self.say(f"roles.{role}"), letter="X" if role == "low" else "Y")
+        return Panel(role, role, title, tuple(views), shown, self.badge(badge))
+
+    def fused(self) -> Panel:
+        fused = self.study.result.fused
+        views = self.views_of(fused, "fused", self.channels)
+        for name, out in self.study.result.outputs.items():
+            if name != "fused" and isinstance(out, FeatureMap):
+                views += self.views_of(out, name, tuple(c for c in self.channels if c < out.channels))
+        title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
+        return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
+
+    def weight(self) -> Panel | None:
+        study = self.study
+        weight = study.weight
+        if weight is None:
+            return None
+        rest = [a for a in study.result.attention.values() if a is not weight]
+        views = [v for a in (weight, *rest) for v in self.attention_views(a, first=a is weight)]
+        of = weight.of if weight.of in ("low", "high") else ""
+        return Panel("weight", "weight", self.title(weight), tuple(views), 0, self.badge(study.provenance), of)
+
+    def title(self, weight: AttentionMap) -> str:
+        return self.say(f"attention.{weight.role}", of=self.say(f"attention.of.{weight.of}"))
+
+    # --- views -------------------------------------------------------------------------------
+    def own_channels(self, level: FeatureMap, role: str) -> tuple[int, ...]:
+        met = self.study.result.aligned
+        same = met is not None and met[0 if role == "low" else 1].tensor is level.tensor
+        if same:
+            return tuple(c for c in self.channels if c < level.channels)
+        return reduce.strongest(level.tensor, min(self.view.grid, level.channels))
+
+    def views_of(
+        self, level: FeatureMap, key: str, channels: tuple[int, ...], was: FeatureMap | None = None
+    ) -> list[PanelView]:
+        """The channel grid under `key`, and before it the reduced picture if one is asked for."""
+        shape = level.shape_text if was is None else f"{was.shape_text} → {level.shape_text}"
+        shape = self.say("panel.shape", shape=shape, stride=_stride(level.stride))
+        place = {"shape": shape, "stride": level.stride, "offset": level.offset}
+        grid = self.grid(level.tensor, key, channels, place)
+        if self.view.show == "grid":
+            return [grid]
+        return [self.reduced(level.tensor, key, place), grid]
+
+    def grid(self, tensor: Tensor, key: str, channels: tuple[int, ...], place: dict) -> PanelView:
+        label = self.say(f"view.{key}") if key in ("own", "aligned") else self.say("view.channels")
+        if key.startswith("p") and key[1:].isdigit():
+            label = f"P{key[1:]}"
+        if tensor.is_complex() and self.view.part == "domain":
+            maps = tuple(Map(reduce.domain_rgb(tensor[0, c]), str(c), c) for c in channels)
+            return PanelView(key, label, scale="rgb", maps=maps, note=self.say("view.domain_note"), **place)
+        values = reduce.channels(reduce.part(tensor, self.view.part), channels)
+        maps = tuple(Map(v, str(c), c) for v, c in zip(values, channels, strict=True))
+        return PanelView(key, label, scale=self.scale(tensor, values), maps=maps, **place)
+
+    def reduced(self, tensor: Tensor, key: str, place: dict) -> PanelView:
+        how = self.view.show
+        real = reduce.part(tensor, "abs" if self.view.part == "domain" else self.view.part)
+        label = self.say(f"show.{how}")
+        if how == "pca":
+            return PanelView(f"{key}-pca", label, scale="rgb", maps=(Map(reduce.pca_rgb(real), label),), **place)
+        values = reduce.reduced(real, how)
+        return PanelView(f"{key}-{how}", label, scale=self.scale(tensor, values), maps=(Map(values, label),), **place)
+
+    def scale(self, tensor: Tensor, values) -> str:  # noqa: ANN001 - numpy, which this room need not import
+        if tensor.is_complex() and self.view.part == "arg":
+            return "phase"
+        return "signed" if values.size and values.min() < 0 else "sequential"
+
+    def attention_views(self, a: AttentionMap, *, first: bool) -> list[PanelView]:
+        chooses = a.of in ("low", "high") and a.sums == "with_high"
+        scale = "weight" if chooses else "gate"
+        value = a.tensor
+        note = self.note(a)
+        prefix = "" if first else f"{a.name}-"
+        name = "" if first else self.title(a) + " · "
+        place = {"stride": a.stride or (1.0, 1.0), "offset": a.offset or (0.5, 0.5)}
+        shape = shape_text(tuple(value.shape[1:]))
+        if a.grain == "branch":
+            names = ("low", "high") if value.shape[1] == 2 else tuple(str(i) for i in range(value.shape[1]))
+            bars = tuple(Bar(self.branch(n), float(v)) for n, v in zip(names, value[0].flatten().tolist(), strict=True))
+            return [PanelView(prefix + "branches", name + self.say("view.branches"), shape, "numbers", scale, bars=bars, note=note)]
+        if a.grain == "place":
+            maps = (Map(reduce.array(value[0, 0])),)
+            return [
+                PanelView(
+                    prefix + "place", name + self.say("view.place"), shape, "maps", scale, maps=maps,
+                    over_picture=True, note=note, **place,
+                )
+            ]  # fmt: skip
+        if a.grain == "channel":
+            return [self.bars(prefix, name, shape, scale, value[0].flatten(), note)]
+        return [
+            PanelView(
+                prefix + "place", name + self.say("view.mean_place"), shape, "maps", scale,
+                maps=(Map(reduce.array(value[0].mean(0)), self.say("show.mean")),), note=note, **place,
+            ),
+            PanelView(
+                prefix + "channels", name + self.say("view.channels"), shape, "maps", scale,
+                maps=tuple(
+                    Map(v, str(c), c)
+                    for v, c in zip(reduce.channels(value, self.channels), self.channels, strict=True)
+                ),
+                note=note, **place,
+            ),
+            self.bars(prefix, name, shape, scale, value[0].mean((1, 2)), note),
+        ]  # fmt: skip
+
+    def bars(self, prefix: str, name: str, shape: str, scale: str, per_channel: Tensor, note: str) -> PanelView:
+        """All channels, heaviest first; pictures of the heaviest and the lightest stand beside them."""
+        order = torch.argsort(per_channel, descending=True, stable=True).tolist()
+        bars = tuple(Bar(str(c), float(per_channel[c]), c) for c in order)
+        half = min(len(order), self.view.grid)
+        ends = order if len(order) <= half else order[: (half + 1) // 2] + order[len(order) - half // 2 :]
+        weighed = self.weighed()
+        ends = [c for c in ends if c < weighed.shape[1]]
+        maps = tuple(
+            Map(v, str(c), c)
+            for v, c in zip(reduce.channels(reduce.part(weighed, "abs"), tuple(ends)), ends, strict=True)
+        )
+        fused = self.study.result.fused
+        return PanelView(
+            prefix + "bars", name + self.say("view.bars"), shape, "bars", scale, fused.stride, fused.offset,
+            maps, bars, note=note,
+        )  # fmt: skip
+
+    def weighed(self) -> Tensor:
+        """The map whose channels a gate weighs: what was picked or added before it, else the fused map."""
+        steps = {s.key: s.tensor for s in self.study.result.trace}
+        for key in ("picked", "sum"):
+            if key in steps:
+                return steps[key]
+        met = self.study.result.aligned
+        on = dict(self.study.selection.params).get("on")
+        if met and on in ("low", "high"):
+            return met[0 if on == "low" else 1].tensor
+        return self.study.result.fused.tensor
+
+    def note(self, a: AttentionMap) -> str:
+        value = a.tensor
+        key = "panel.share_note" if a.kind == "share" else "panel.weight_note"
+        return self.say(
+            key,
+            low=_number(float(value.min())),
+            high=_number(float(value.max())),
+            mean=_number(float(value.mean())),
+            sums=self.say(f"attention.sums.{a.sums}"),
+        )
+
+    def branch(self, name: str) -> str:
+        return self.say(f"roles.{name}") if name in ("low", "high") else name
+
+    def badge(self, provenance: Provenance) -> Badge:
+        return Badge(provenance.kind, self.say(f"provenance.{provenance.kind}"))
+
+    # --- the equation at one place -------------------------------------------------------------
+    def arithmetic(self) -> Arithmetic | None:
+        met = self.study.result.aligned
+        if not self.spec.arithmetic or met is None or self.study.result.fused.tensor.is_complex():
+            return None
+        own = {r: met[i].tensor is getattr(self.study, r).tensor for i, r in enumerate(("low", "high"))}
+        sources = {
+            "x": ("low", "own" if own["low"] else "aligned"),
+            "y": ("high", "own" if own["high"] else "aligned"),
+            "z": ("fused", "fused"),
+        }
+        constants = {k: float(v) for k, v in self.study.selection.params if isinstance(v, (int, float))}
+        weight = self.study.weight
+        for name, a in self.study.result.attention.items():
+            prefix = "" if a is weight else f"{name}-"
+            if a.grain == "branch":
+                constants[name] = float(a.tensor.flatten()[0])
+            else:
+                sources[name] = ("weight", prefix + {"element": "channels", "place": "place", "channel": "bars"}[a.grain])
+        used = {k: v for k, v in sources.items() if f"{{{k}}}" in self.spec.arithmetic}
+        return Arithmetic(self.spec.arithmetic, used, {k: v for k, v in constants.items() if f"{{{k}}}" in self.spec.arithmetic})
+
+
+def _stride(stride: tuple[float, float]) -> str:
+    y, x = (f"{s:g}" for s in stride)
+    return y if y == x else f"{y} × {x}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

@@ -1,0 +1,86 @@
+"""Maps with many channels -> pictures: the strongest channels, or one picture of all of them.
+
+Everything returns numpy arrays in float32 (or uint8 for RGB), of the first picture of a batch.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PARTS = ("abs", "arg", "re", "im")
+
+
+def part(tensor: Tensor, name: str = "abs") -> Tensor:
+    """Return a real tensor: `tensor` itself, or one part of a complex one (abs, arg in (-pi, pi], re, im)."""
+    if not tensor.is_complex():
+        return tensor
+    return {"abs": torch.abs, "arg": torch.angle, "re": torch.real, "im": torch.imag}[name](tensor)
+
+
+def strongest(tensor: Tensor, count: int) -> tuple[int, ...]:
+    """Return the channels of [1 c h w] with the most energy (mean square), strongest first; ties by number."""
+    energy = tensor[0].abs().float().square().mean((1, 2)).cpu().numpy()
+    return tuple(int(i) for i in np.argsort(-energy, kind="stable")[:count])
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a float32 array on the CPU, free of torch's memory."""
+    return np.array(tensor.detach().float().cpu().numpy(), dtype=np.float32)
+
+
+def channels(tensor: Tensor, chosen: tuple[int, ...]) -> np.ndarray:
+    """Return the chosen channels of [1 c h w] as [n h w]."""
+    return array(tensor[0, list(chosen)])
+
+
+def reduced(tensor: Tensor, how: str) -> np.ndarray:
+    """Return one picture [h w] of all channels of [1 c h w]: "mean" | "max" | "norm" (the vector's length)."""
+    real = tensor[0]
+    if how == "mean":
+        return array(real.mean(0))
+    if how == "max":
+        return array(real.amax(0))
+    return array(torch.linalg.vector_norm(real.float(), dim=0))
+
+
+def pca_rgb(tensor: Tensor) -> np.ndarray:
+    """Return uint8 [h w 3]: the three principal components of the channels of [1 c h w] as red, green, blue.
+
+    Components are ordered by variance; each is turned so that its largest loading is positive, so the same
+    map always has the same colours, and runs from its 1st to its 99th percentile.
+    """
+    flat = tensor[0].detach().double().cpu().flatten(1)  # [c, h w]
+    centred = flat - flat.mean(1, keepdim=True)
+    _, axes = torch.linalg.eigh(centred @ centred.T)
+    axes = axes.flip(1)[:, :3]  # [c 3], largest variance first
+    top = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    scores = ((axes * top.sign()).T @ centred).numpy()  # [3, h w]
+    rgb = np.full((3, scores.shape[1]), 0.5)
+    for i, score in enumerate(scores):
+        low, high = np.percentile(score, (1, 99))
+        # A component that is only rounding noise stays grey: a constant map has to look constant.
+        if high - low > 1e-6 * max(1e-12, float(flat.abs().max())):
+            rgb[i] = np.clip((score - low) / (high - low), 0, 1)
+    h, w = tensor.shape[-2:]
+    return np.round(rgb * 255).astype(np.uint8).reshape(3, h, w).transpose(1, 2, 0).copy()
+
+
+def domain_rgb(tensor: Tensor) -> np.ndarray:
+    """Return uint8 [h w 3] for a complex [h w]: hue is the argument, brightness the modulus (to its 99th percentile).
+
+    The hue turns once around: 0 (all real: low alone) is blue, pi/2 (all imaginary: high alone) is orange.
+    """
+    z = tensor.detach().cpu().numpy()
+    modulus = np.abs(z)
+    bright = np.clip(modulus / max(float(np.percentile(modulus, 99)), 1e-12), 0, 1)
+    low, high = np.array([0, 114, 178.0]), np.array([213, 94, 0.0])
+    turn = np.angle(z)[..., None]
+    mixed = 127.5 + np.cos(turn) * (low - 127.5) * 0.9 + np.sin(turn) * (high - 127.5) * 0.9
+    return np.round(np.clip(mixed, 0, 255) * bright[..., None]).astype(np.uint8)
+
+
+def grid_side(count: int) -> int:
+    """Return the side of the smallest square grid that holds `count` maps."""
+    return math.isqrt(max(count - 1, 0)) + 1

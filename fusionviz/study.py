@@ -1,0 +1,293 @@
+"""The use-case: a selection and a picture in, everything that is shown out. App, CLI, tests, notebooks share it.
+
+    prepared = study.prepare(selection)      open the picture and the models, make the network's input
+    result = study.run(prepared)             one forward pass of backbone and method, timed
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fusionviz import backbones, device, fusion, models, pictures, trace, weights
+from fusionviz.backbones import Backbone
+from fusionviz.errors import FusionvizError, LevelError
+from fusionviz.fusion import Context, FusionModule
+from fusionviz.pictures import Fitted, Picture
+from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
+from fusionviz.selection import Selection
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One of the backbone's own classes with its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything open and in place for a forward pass.
+
+    Attributes:
+        selection: with levels and knobs filled in.
+        tensor: the network's input [1 3 h w], on the device.
+        notices: what had to be said, for example about damaged weights.
+        open_ms: milliseconds of opening and fitting the picture.
+    """
+
+    selection: Selection
+    picture: Picture
+    seen: Fitted
+    tensor: Tensor
+    backbone: Backbone
+    method: FusionModule
+    device: torch.device
+    notices: tuple[FusionvizError, ...] = ()
+    open_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What one study gave.
+
+    Attributes:
+        seen: the picture exactly as the network saw it.
+        guesses: the five likeliest classes, where the backbone has trained weights; else ().
+        timings: milliseconds of "picture", "backbone", "fusion".
+        peak_bytes: peak memory on a CUDA device, else None.
+    """
+
+    selection: Selection
+    picture: Picture
+    seen: Fitted
+    pyramid: FeaturePyramid
+    result: FusionResult
+    guesses: tuple[Guess, ...]
+    timings: Mapping[str, float]
+    device: str
+    peak_bytes: int | None = None
+    notices: tuple[FusionvizError, ...] = ()
+
+    @property
+    def low(self) -> FeatureMap:
+        return self.pyramid[self.selection.low]
+
+    @property
+    def high(self) -> FeatureMap:
+        return self.pyramid[self.selection.high]
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of the fused map: the weaker of backbone and method."""
+        return self.pyramid.provenance | self.result.provenance
+
+    @property
+    def weight(self) -> AttentionMap | None:
+        """The map of the weight panel: the weight that chooses, else the method's first, else the share of low."""
+        spec = fusion.spec(self.selection.method)
+        if spec.weighs:
+            return self.result.attention[spec.weighs]
+        return next(iter(self.result.attention.values()), None) or self.result.share_of_low()
+
+    def costs(self) -> dict[str, int]:
+        """Return parameters and multiply-accumulates of the method, whole: {"parameters", "macs"}."""
+        return {"parameters": sum(s.parameters for s in self.result.trace), "macs": sum(self.step_macs().values())}
+
+    def step_macs(self) -> dict[str, int]:
+        """Return multiply-accumulates by step of the trace."""
+        inputs = [s for s in self.result.trace if s.op == "input"]
+        chosen = self.selection
+        strides = tuple(self.pyramid[n].stride[0] for n in level_names(chosen, self.pyramid))
+        return _macs(chosen.method, tuple(tuple(s.tensor.shape) for s in inputs), strides, chosen.params)
+
+
+@lru_cache(maxsize=256)
+def _macs(method: str, shapes: tuple, strides: tuple, params: tuple) -> dict[str, int]:
+    module = fusion.build(method, tuple(s[1] for s in shapes), strides, **dict(params))
+    return trace.costs(module, shapes)
+
+
+def level_names(selection: Selection, levels: FeaturePyramid | tuple[LevelInfo, ...]) -> tuple[str, ...]:
+    """Return the names of the levels that the method is given: two, or all from low to high for a pyramid."""
+    names = tuple(level.name for level in levels)
+    first, last = names.index(selection.low), names.index(selection.high)
+    takes = fusion.spec(selection.method).takes
+    return names[first : last + 1] if takes == "pyramid" else (names[first], names[last])
+
+
+def resolve(selection: Selection) -> Selection:
+    """Return the selection with levels named and every knob of the method filled in.
+
+    Raises:
+        UnknownNameError, LevelError, ParameterError: with the choices there are.
+    """
+    spec = fusion.spec(selection.method)
+    info = backbones.info(selection.backbone)
+    names = tuple(level.name for level in info.levels)
+    low = selection.low if selection.low is not None else info.default_low
+    high = selection.high if selection.high is not None else info.default_high
+    for name in (low, high):
+        if name not in names:
+            raise LevelError("level.unknown", level=name, backbone=info.key, levels=", ".join(names) or "–")
+    if names.index(low) >= names.index(high):
+        raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
+    return selection.with_(low=low, high=high, params=tuple(spec.parse(selection.knobs).items()))
+
+
+def prepare(
+    selection: Selection, picture: Picture | None = None, *, on: torch.device | str | None = None
+) -> Prepared:
+    """Open what a selection names: picture, backbone, method.
+
+    Args:
+        picture: an opened picture (an upload, say), or None to open `selection.picture`.
+        on: a device, or None for the best one.
+
+    Raises:
+        FusionvizError: with what to do, if anything named is not there or does not fit.
+    """
+    where = on if isinstance(on, torch.device) else device.choose(on)
+    selection = resolve(selection)
+    clock = device.Clock(torch.device("cpu"))
+    info = backbones.info(selection.backbone)
+    with clock.part("picture"):
+        picture = picture if picture is not None else pictures.open_picture(selection.picture)
+        seen = pictures.fit(picture, info.preprocessing, size=selection.size, fit=selection.fit, crop=selection.crop)
+        tensor = seen.tensor.to(where)
+    opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
+    levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
+    channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
+    method = models.method(
+        selection.method, channels, strides, seed=selection.seed, device=where, **selection.knobs
+    )
+    return Prepared(selection, picture, seen, tensor, opened, method, where, notices, clock.read()["picture"])
+
+
+def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: str | None = None) -> StudyResult:
+    """Run backbone and method once on the device's own thread.
+
+    Args:
+        prepared: what `prepare` gave; a Selection is prepared first.
+    """
+    if isinstance(prepared, Selection):
+        prepared = prepare(prepared, picture, on=on)
+    return device.submit(prepared.device, lambda: _forward(prepared))
+
+
+@torch.inference_mode()
+def _forward(p: Prepared) -> StudyResult:
+    clock = device.Clock(p.device)
+    device.reset_peak(p.device)
+    with clock.part("backbone"):
+        pyramid, logits = p.backbone(p.tensor)
+    with clock.part("fusion"):
+        levels = [pyramid[name] for name in level_names(p.selection, pyramid)]
+        result = p.method(*levels, context=Context(picture=p.tensor))
+    guesses = _guesses(p, logits) if pyramid.provenance.kind == "pretrained" else ()
+    return StudyResult(
+        p.selection,
+        p.picture,
+        p.seen,
+        pyramid,
+        result,
+        guesses,
+        {"picture": p.open_ms, **clock.read()},
+        str(p.device),
+        device.peak_bytes(p.device),
+        p.notices,
+    )
+
+
+def _guesses(p: Prepared, logits: Tensor) -> tuple[Guess, ...]:
+    names = weights.categories(p.selection.backbone)
+    if len(names) != logits.shape[1]:  # somebody's own file, with classes of its own
+        names = tuple(f"#{i}" for i in range(logits.shape[1]))
+    best = logits[0].float().softmax(0).topk(min(5, logits.shape[1]))
+    return tuple(Guess(names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
+
+
+def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
+    """Return milliseconds of every step of the method: the fastest of a few separate runs, after one to warm up."""
+
+    def measure() -> dict[str, float]:
+        with torch.inference_mode():
+            pyramid, _ = prepared.backbone(prepared.tensor)
+            levels = [pyramid[name] for name in level_names(prepared.selection, pyramid)]
+            best: dict[str, float] = {}
+            for i in range(repeats + 1):
+                timed = trace.TimedTrace()
+                prepared.method(*levels, context=Context(picture=prepared.tensor), trace=timed)
+                if i:
+                    best = {k: min(v, best.get(k, v)) for k, v in timed.milliseconds().items()}
+            return best
+
+    return device.submit(prepared.device, measure)
+
+
+def attention_statistics(attention: AttentionMap) -> dict[str, float | str]:
+    """Return range, mean and standard deviation of a weight, with what it is."""
+    value = attention.tensor.detach().float()
+    return {
+        "name": attention.name,
+        "kind": attention.kind,
+        "axes": attention.axes,
+        "of": attention.of,
+        "shape": tuple(value.shape),
+        "minimum": value.min().item(),
+        "maximum": value.max().item(),
+        "mean": value.mean().item(),
+        "std": value.std(correction=0).item(),
+    }
+
+
+def report(study: StudyResult) -> dict:
+    """Return a study as plain values, for JSON: shapes, attention, provenance, timings, costs."""
+    chosen = study.selection
+    weight = study.weight
+    maps = list(study.result.attention.values())
+    if weight is not None and weight.kind == "share":
+        maps.append(weight)
+    return {
+        "picture": {"key": study.picture.key, "digest": study.picture.digest, "seen": list(study.seen.shown.shape)},
+        "backbone": {
+            "key": chosen.backbone,
+            "provenance": _plain(study.pyramid.provenance),
+            "levels": {
+                m.name: {"shape": list(m.tensor.shape), "stride": list(m.stride), "offset": list(m.offset)}
+                for m in study.pyramid
+            },
+        },
+        "method": {
+            "key": chosen.method,
+            "params": chosen.knobs,
+            "provenance": _plain(study.result.provenance),
+            "low": chosen.low,
+            "high": chosen.high,
+        },
+        "outputs": {
+            name: {"shape": list(m.tensor.shape), "dtype": str(m.tensor.dtype).removeprefix("torch.")}
+            for name, m in study.result.outputs.items()
+        },
+        "attention": [{**attention_statistics(a), "shape": list(a.tensor.shape)} for a in maps],
+        "steps": [
+            {"key": s.key, "op": s.op, "inputs": list(s.inputs), "shape": list(s.tensor.shape), "parameters": s.parameters}
+            for s in study.result.trace
+        ],
+        "provenance": study.provenance.kind,
+        "classes": [{"label": g.label, "probability": g.probability} for g in study.guesses],
+        "timings_ms": dict(study.timings),
+        "costs": study.costs(),
+        "device": study.device,
+        "precision": device.PRECISION,
+        "peak_bytes": study.peak_bytes,
+        "notices": [str(n) for n in study.notices],
+    }
+
+
+def _plain(provenance: Provenance) -> dict[str, str]:
+    return {"kind": provenance.kind, "detail": provenance.detail}
+

@@ -1,0 +1,70 @@
+"""What sessions share: opened models, the last studies, their boards. Bounded, keyed by content, never by file name."""
+
+import gc
+from dataclasses import replace
+
+import streamlit as st
+
+from fusionviz import models, panels, pictures, study, weights
+from fusionviz.board import Board
+from fusionviz.errors import FusionvizError
+from fusionviz.pictures import Picture
+from fusionviz.selection import Selection, View
+from fusionviz.study import Prepared, StudyResult
+
+
+@st.cache_resource(show_spinner=False)
+def boot() -> bool:
+    """Prepare the process for a class, once: nothing alive now needs to be looked at by the garbage collector."""
+    models.serve()
+    gc.collect()
+    gc.freeze()
+    return True
+
+
+def picture(selection: Selection, upload: Picture | None) -> Picture:
+    """Return the chosen picture; raises PictureError."""
+    return upload if upload is not None else pictures.open_picture(selection.picture)
+
+
+@st.cache_resource(show_spinner=False, max_entries=24)
+def _result(key: tuple, _selection: Selection, _picture: Picture, _device: str | None) -> StudyResult:
+    return study.run(study.prepare(_selection, _picture, on=_device))
+
+
+def result(selection: Selection, opened: Picture, device: str | None) -> StudyResult:
+    """Return a study, from the last ones if it is there."""
+    plain = study.resolve(selection).with_(view=View())
+    stamp = weights.cached(selection.backbone) is not None if selection.weights == "auto" else None
+    return _result((plain, opened.digest, device, stamp), plain, opened, device)
+
+
+@st.cache_resource(show_spinner=False, max_entries=48)
+def _board(key: tuple, _result: StudyResult, _view: View, _language: str) -> Board:
+    return panels.build(_result, _view, _language)
+
+
+def board(found: StudyResult, view: View, language: str) -> tuple[Board, str]:
+    """Return the board of a study, and a digest of everything that it depends on."""
+    # Colours, range and pin are drawn in the browser: they need no new board.
+    drawn = View(show=view.show, grid=view.grid, channels=view.channels, aligned=view.aligned, part=view.part)
+    if view.pin_channel is not None:
+        base, _ = board(found, drawn, language)
+        if view.pin_channel not in base.channels:
+            drawn = replace(drawn, pin_channel=view.pin_channel)
+    key = (found.selection, found.picture.digest, found.device, found.provenance, drawn, language)
+    return _board(key, found, drawn, language), f"{hash(key) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def prepared(found: StudyResult) -> Prepared:
+    """Return what a study ran on, for a profile of its steps."""
+    return study.prepare(found.selection, found.picture, on=found.device)
+
+
+def fetch(backbone: str, progress: object) -> FusionvizError | None:
+    """Download published weights; returns the mistake, if it failed, to be shown beside the button."""
+    try:
+        weights.fetch(backbone, progress=progress)
+    except FusionvizError as mistake:
+        return mistake
+    return None

@@ -1,0 +1,44 @@
+"""One lesson: a list of all at the left of the page, the prose beside it, with the equation in colours."""
+
+import streamlit as st
+
+from fusionviz import fusion, texts
+from fusionviz.ui import session, words
+from fusionviz.ui.components.equation import in_markdown
+from fusionviz.ui.words import say
+
+SUBJECTS = ("levels", "fusion", "alignment", "provenance", "help")
+
+
+def show() -> None:
+    """Show the chosen lesson: the one asked for, else the method's on the board."""
+    s = st.session_state
+    keys = (*SUBJECTS, *fusion.names())
+    asked = st.query_params.get("lesson")
+    if asked in keys and asked != s.get("lesson_asked"):
+        s.lesson = asked
+    s.lesson_asked = asked
+    if s.get("lesson") not in keys:
+        s.lesson = session.selection().method
+    language = words.language()
+
+    def chosen(key: object) -> None:
+        s.lesson = key
+
+    side, page, _ = st.columns([0.22, 0.62, 0.16], gap="large")
+    with side:
+        st.radio(
+            say("lessons.list"),
+            keys,
+            format_func=lambda k: texts.lesson(k, language).front["title"],
+            label_visibility="collapsed",
+            **session.mirror("lesson_choice", s.lesson, chosen),
+        )
+    with page:
+        found = texts.lesson(s.lesson, language)
+        st.markdown(f"## {found.front['title']}")
+        st.markdown(f"*{found.front['idea']}*")
+        st.markdown(in_markdown(found.body, dark=words.is_dark()))
+        if s.lesson in fusion.names() and st.button(say("methods.open"), type="primary"):
+            session.change(method=s.lesson)
+            st.switch_page("fusionviz/ui/pages/explore_page.py")

@@ -1,0 +1,55 @@
+"""What stands around every page: the style that Streamlit's theme cannot say, the sidebar, mistakes as sentences."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from fusionviz.errors import FusionvizError
+from fusionviz.scales import ROLE_COLOURS
+from fusionviz.ui import cache, session, sidebar, words
+
+STYLE = (Path(__file__).parent / "frame.css").read_text("utf-8")
+
+
+def around(page, *, version: str) -> None:  # noqa: ANN001 - Streamlit's page type has no public name
+    """Draw the frame and run the page in it."""
+    cache.boot()
+    colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
+    variables = "".join(f"--{role}: {colour};" for role, colour in colours.items())
+    st.html(f"<style>:root {{ {variables} }}\n{STYLE}</style>")
+    with st.sidebar:
+        sidebar.show(version)
+    try:
+        page.run()
+    except FusionvizError as mistake:
+        # A page shows its own mistakes where they belong; this is the net under all of them.
+        st.error(mistake.text(words.language()))
+
+
+def notices() -> None:
+    """Show what has to be said about the link or the last choice."""
+    for notice in st.session_state.notices:
+        st.warning(notice.text(words.language()), icon=":material/info:")
+
+
+def mistake(error: FusionvizError) -> None:
+    """Show a mistake in the session's language."""
+    st.error(error.text(words.language()), icon=":material/error:")
+
+
+def language_switch() -> None:
+    """Let a person choose the language; the choice travels in the link."""
+
+    def chosen(value: object) -> None:
+        if value:
+            st.session_state[words.KEY] = value
+            st.session_state.language_chosen = True
+
+    st.segmented_control(
+        words.say("frame.language"),
+        ("en", "zh"),
+        format_func={"en": "EN", "zh": "中文"}.get,
+        label_visibility="collapsed",
+        required=True,
+        **session.mirror("language_switch", words.language(), chosen),
+    )

@@ -1,0 +1,32 @@
+"""Explore: picture, low, high, weight and fused side by side, live."""
+
+import streamlit as st
+
+from fusionviz.errors import FusionvizError
+from fusionviz.ui import cache, frame, session
+from fusionviz.ui.components import board_view, flow, heading, knows, status
+
+selection = session.selection()
+heading.show(selection)
+frame.notices()
+
+try:
+    opened = cache.picture(selection, session.upload())
+    found = cache.result(selection, opened, st.session_state.device)
+    st.session_state.last_good = found
+except FusionvizError as mistake:
+    frame.mistake(mistake)
+    found = st.session_state.get("last_good")
+    if found is None:
+        st.stop()
+
+for notice in found.notices:
+    frame.mistake(notice)
+
+board_view.show(found, selection.view)
+left, right = st.columns([0.34, 0.66], gap="small")
+with left:
+    knows.show(found)
+with right:
+    flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
+status.show(found)

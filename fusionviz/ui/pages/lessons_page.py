@@ -1,0 +1,5 @@
+"""Lessons: one page of prose for each method and subject."""
+
+from fusionviz.ui.components import lesson
+
+lesson.show()

@@ -1,0 +1,117 @@
+"""What a session holds: one Selection, mirrored in the address bar; widgets show it and change it, nothing else does.
+
+The query is read when the session starts and whenever the browser goes back or forward, and written after
+every run that changed the selection. Streamlit's own binding of widgets to the query is not used: it writes
+labels, which differ by language, and drops bad values without a word.
+"""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from fusionviz import api, backbones, fusion, state
+from fusionviz.errors import FusionvizError
+from fusionviz.pictures import Picture
+from fusionviz.selection import Selection
+from fusionviz.ui import words
+
+MOST_UPLOADS = 4
+
+
+def start(page: str) -> None:
+    """Take over what the address bar says, where it says something new."""
+    s = st.session_state
+    query = st.query_params.to_dict()
+    fresh = "selection" not in s
+    if fresh:
+        s.uploads, s.notices, s.device = {}, (), None
+        s[words.KEY] = words.language()
+    # Changing the page empties the query: the selection stays, and is written back.
+    turned = not fresh and page != s.page and not query
+    if fresh or (query != s.seen_query and not turned):
+        mine = s.selection if not fresh else None
+        s.selection, s.notices = state.read(query, api.catalogue())
+        if mine is not None and "img" not in query and mine.picture in s.uploads:
+            s.selection = s.selection.with_(picture=mine.picture)
+        if query.get("lang") in words.texts.LANGUAGES:
+            s[words.KEY] = query["lang"]
+        s.seen_query = query
+    s.page = page
+
+
+def finish() -> None:
+    """Write the selection to the address bar, if what stands there means something else."""
+    s = st.session_state
+    query = state.write_query(s.selection)
+    if s.get("language_chosen"):
+        query["lang"] = s[words.KEY]
+    there = st.query_params.to_dict()
+    if query != there:
+        means, _ = state.read(there, api.catalogue())
+        if means != s.selection or there.get("lang") != query.get("lang"):
+            st.query_params.from_dict(query)
+            there = query
+    s.seen_query = there
+
+
+def selection() -> Selection:
+    """Return what is chosen."""
+    return st.session_state.selection
+
+
+def change(**changes: object) -> None:
+    """Change the selection; what no longer fits is let go: levels of another backbone, knobs of another method."""
+    s = st.session_state
+    old: Selection = s.selection
+    new = old.with_(**changes)
+    if new.backbone != old.backbone:
+        names = tuple(level.name for level in backbones.info(new.backbone).levels)
+        kept = {k: getattr(new, k) if getattr(new, k) in names else None for k in ("low", "high")}
+        new = new.with_(**kept, size=None)
+        new = new.with_(weights="auto") if new.weights.startswith("file:") else new
+    if new.method != old.method:
+        spec, kept = fusion.spec(new.method), []
+        for key, value in new.params:
+            try:
+                kept.append((key, spec.param(key).parse(value, spec.key)))
+            except FusionvizError:  # a knob that the new method does not have
+                continue
+        new = new.with_(params=tuple(kept), pin_channel=None, channels=())
+    if (new.backbone, new.low, new.high, new.method) != (old.backbone, old.low, old.high, old.method):
+        new = new.with_(channels=(), pin_channel=None)
+    s.selection, s.notices = new, ()
+
+
+def set_knob(key: str, value: object) -> None:
+    """Turn one knob of the method; the paper's value needs no place in the link."""
+    chosen = selection()
+    knobs = {**chosen.knobs, key: value}
+    if value == fusion.spec(chosen.method).param(key).default:
+        knobs.pop(key)
+    change(params=tuple(knobs.items()))
+
+
+def notify(*notices: FusionvizError) -> None:
+    """Say something above the board until the next change."""
+    st.session_state.notices = (*st.session_state.notices, *notices)
+
+
+def keep_upload(picture: Picture) -> None:
+    """Hold an uploaded picture for this session, and choose it."""
+    uploads: dict[str, Picture] = st.session_state.uploads
+    uploads[picture.key] = picture
+    while len(uploads) > MOST_UPLOADS:
+        uploads.pop(next(iter(uploads)))
+    change(picture=picture.key)
+
+
+def upload() -> Picture | None:
+    """Return the chosen picture, if it is an upload of this session."""
+    return st.session_state.uploads.get(selection().picture)
+
+
+def mirror(key: str, value: object, changed: Callable[[object], None]) -> dict:
+    """Return what makes a widget show `value` and report a change: `st.slider(..., **mirror(...))`."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+    return {"key": key, "on_change": lambda: changed(st.session_state[key])}

@@ -1,0 +1,254 @@
+"""The controls: picture, backbone, levels, method and its knobs, what is shown. Each shows the selection and changes it."""
+
+import streamlit as st
+
+from fusionviz import backbones, device, fusion, pictures
+from fusionviz.errors import FusionvizError
+from fusionviz.registry import Param, write
+from fusionviz.selection import FITS, GRIDS, SHOWS
+from fusionviz.ui import session, words
+from fusionviz.ui.components import gallery
+from fusionviz.ui.words import of_method, say
+
+ALIGNMENT = ("width", "resize", "norm")
+SIZES = (96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+
+
+def show(version: str) -> None:
+    """Draw every control."""
+    st.html(f'<div class="brand" title="{version}"><span class="low">fusion</span><span class="high">viz</span></div>')
+    _picture()
+    _backbone()
+    _levels()
+    _method()
+    _view()
+    _device()
+
+
+# --- picture -------------------------------------------------------------------------------------
+def _picture() -> None:
+    chosen = session.selection()
+    keys = list(pictures.keys())
+    uploads = st.session_state.uploads
+    keys += [key for key in uploads if key not in keys]
+    if chosen.picture not in keys:
+        keys.append(chosen.picture)
+    gallery.show(keys[:10], chosen.picture, lambda key: session.change(picture=key), key="gallery")
+    st.selectbox(
+        say("control.picture"),
+        keys,
+        format_func=_picture_title,
+        label_visibility="collapsed",
+        **session.mirror("picture", chosen.picture, lambda key: session.change(picture=key, pin=None)),
+    )
+    with st.container(horizontal=True, gap="small"):
+        with st.popover(say("control.own_picture"), width="stretch", on_change="rerun", key="own_picture") as own:
+            if own.open:
+                _own_picture()
+        with st.popover(say("control.framing"), width="stretch"):
+            _framing()
+
+
+def _picture_title(key: str) -> str:
+    if key in st.session_state.uploads:
+        return st.session_state.uploads[key].title
+    return pictures.title(key, words.language())
+
+
+def _own_picture() -> None:
+    upload = st.file_uploader(say("control.upload"), type=None, key="upload", help=say("control.upload_help"))
+    _take(upload)
+    if st.toggle(say("control.camera"), key="camera_on"):
+        _take(st.camera_input(say("control.camera"), key="camera", label_visibility="collapsed"))
+
+
+def _take(sent) -> None:  # noqa: ANN001 - Streamlit's UploadedFile or None
+    """Choose what was sent, once; a file that is no picture is answered here and changes nothing else."""
+    if sent is None:
+        return
+    seen = st.session_state.setdefault("taken", {})
+    mistake = seen.get(sent.file_id)
+    if sent.file_id not in seen:
+        try:
+            session.keep_upload(pictures.open_picture(sent.getvalue(), name=sent.name))
+            mistake = None
+        except FusionvizError as bad:
+            mistake = bad
+        seen[sent.file_id] = mistake
+        while len(seen) > 32:
+            seen.pop(next(iter(seen)))
+    if mistake is not None:
+        st.error(mistake.text(words.language()))
+
+
+def _framing() -> None:
+    chosen = session.selection()
+    st.segmented_control(
+        say("control.fit"),
+        FITS,
+        format_func=lambda v: say(f"fit.{v}"),
+        required=True,
+        **session.mirror("fit", chosen.fit, lambda v: session.change(fit=v)),
+    )
+    if chosen.fit == "crop":
+        for i, axis in enumerate(("x", "y")):
+
+            def moved(value: float, i: int = i) -> None:
+                crop = list(session.selection().crop)
+                crop[i] = value
+                session.change(crop=tuple(crop))
+
+            st.slider(say(f"control.crop_{axis}"), 0.0, 1.0, step=0.05, **session.mirror(f"crop_{axis}", chosen.crop[i], moved))
+    wants = backbones.info(chosen.backbone).preprocessing
+    sizes = sorted({*(s for s in SIZES if s >= wants.minimum_px and s % wants.multiple == 0), wants.crop_px})
+    if chosen.size and chosen.size not in sizes:
+        sizes = sorted({*sizes, chosen.size})
+    st.selectbox(
+        say("control.size"),
+        [wants.crop_px] if wants.fixed else sizes,
+        format_func=lambda s: say("control.size_own", px=s) if s == wants.crop_px else f"{s} px",
+        disabled=wants.fixed,
+        help=say("control.size_help"),
+        **session.mirror(
+            "size", chosen.size or wants.crop_px, lambda s: session.change(size=None if s == wants.crop_px else s, pin=None)
+        ),
+    )
+
+
+# --- backbone ------------------------------------------------------------------------------------
+def _backbone() -> None:
+    chosen = session.selection()
+    keys = [key for key in backbones.names() if len(backbones.info(key).levels) >= 2]
+    st.selectbox(
+        say("control.backbone"),
+        keys,
+        format_func=lambda key: backbones.info(key).title,
+        **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
+    )
+
+
+def _levels() -> None:
+    chosen = session.selection()
+    info = backbones.info(chosen.backbone)
+    names = [level.name for level in info.levels]
+    low, high = chosen.low or info.default_low, chosen.high or info.default_high
+
+    def low_changed(name: str) -> None:
+        up = names[max(names.index(high), names.index(name) + 1)]
+        session.change(low=name, high=up)
+
+    def high_changed(name: str) -> None:
+        down = names[min(names.index(low), names.index(name) - 1)]
+        session.change(low=down, high=name)
+
+    rows = (("low", names[:-1], low, low_changed), ("high", names[1:], high, high_changed))
+    for role, offered, value, changed in rows:
+        widget = st.segmented_control if len(names) <= 6 else st.select_slider
+        more = {"required": True, "width": "stretch"} if len(names) <= 6 else {}
+        widget(say(f"control.{role}_level"), offered, **more, **session.mirror(f"{role}_level", value, changed))
+
+
+# --- method --------------------------------------------------------------------------------------
+def _method() -> None:
+    chosen = session.selection()
+    st.selectbox(
+        say("control.method"),
+        fusion.names(),
+        format_func=lambda key: f"{of_method(key, 'short')} · {say('families.' + fusion.spec(key).family)}",
+        **session.mirror("method", chosen.method, lambda key: session.change(method=key)),
+    )
+    spec = fusion.spec(chosen.method)
+    values = spec.parse(chosen.knobs)
+    own = [p for p in spec.params if p.key not in ALIGNMENT]
+    for param in own:
+        _knob(param, values[param.key])
+    shared = [p for p in spec.params if p.key in ALIGNMENT]
+    if shared:
+        with st.expander(say("control.alignment")):
+            for param in shared:
+                _knob(param, values[param.key])
+
+
+def _knob(param: Param, value: object) -> None:
+    method = session.selection().method
+    label = of_method(method, f"params.{param.key}.label")
+    more = {
+        "help": of_method(method, f"params.{param.key}.help"),
+        **session.mirror(f"knob_{method}_{param.key}", value, lambda v: session.set_knob(param.key, v)),
+    }
+    if param.kind == "bool":
+        st.toggle(label, **more)
+    elif param.kind == "choice":
+        name = lambda v: _choice(method, param.key, v)  # noqa: E731 - a label, in place
+        short = len(param.choices) <= 5 and sum(len(name(c)) for c in param.choices) <= 22
+        if short:
+            st.segmented_control(label, param.choices, format_func=name, required=True, width="stretch", **more)
+        else:
+            st.selectbox(label, param.choices, format_func=name, **more)
+    else:
+        kind = type(param.default)
+        step = kind(param.step or (1 if kind is int else 0.01))
+        st.slider(label, kind(param.low), kind(param.high), step=step, **more)
+
+
+def _choice(method: str, key: str, value: object) -> str:
+    try:
+        return of_method(method, f"params.{key}.choices.{write(value)}")
+    except LookupError:  # a bare number needs no name
+        return write(value)
+
+
+# --- what is shown -------------------------------------------------------------------------------
+def _view() -> None:
+    view = session.selection().view
+    options = [f"grid-{n}" for n in GRIDS] + ["chosen"] + [s for s in SHOWS if s != "grid"]
+    value = view.show if view.show != "grid" else "chosen" if view.channels else f"grid-{view.grid}"
+
+    def changed(option: str) -> None:
+        if option == "chosen":
+            board = st.session_state.get("shown_channels", (0,))
+            session.change(show="grid", channels=tuple(board))
+        elif option.startswith("grid-"):
+            session.change(show="grid", grid=int(option.removeprefix("grid-")), channels=())
+        else:
+            session.change(show=option, channels=())
+
+    st.selectbox(
+        say("control.show"),
+        options,
+        format_func=lambda o: say("show.grid", n=o.split("-")[1]) if o.startswith("grid-") else say(f"show.{o}"),
+        **session.mirror("show", value, changed),
+    )
+    if value == "chosen":
+        written = ", ".join(map(str, view.channels))
+        st.text_input(say("control.channels"), **session.mirror("channels", written, _channels))
+    takes_complex = session.selection().method == "complex"
+    if takes_complex:
+        st.segmented_control(
+            say("control.part"),
+            ("abs", "arg", "re", "im", "domain"),
+            format_func=lambda p: say(f"part.{p}"),
+            required=True,
+            **session.mirror("part", view.part, lambda p: session.change(part=p)),
+        )
+
+
+def _channels(written: object) -> None:
+    numbers = [n for n in str(written).replace(",", " ").split() if n.isdigit()]
+    session.change(channels=tuple(dict.fromkeys(int(n) for n in numbers))[:25])
+
+
+# --- device --------------------------------------------------------------------------------------
+def _device() -> None:
+    there = device.available()
+    st.selectbox(
+        say("control.device"),
+        there,
+        format_func=lambda name: f"{name} · {device.title(name)}",
+        disabled=len(there) == 1,
+        **session.mirror("device_name", st.session_state.device or there[0], _device_changed),
+    )
+
+
+def _device_changed(name: object) -> None:
+    st.session_state.device = name
