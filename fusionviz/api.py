@@ -1,8 +1,8 @@
 """The facade behind `fv.*`: open pictures, run studies, hand out figures and links.
 
-    import fusionviz as fv
-    study = fv.explore("sample:coffee", backbone="resnet18", method="aff", low="s4", high="s16", r=4)
-    study.pyramid["s4"].tensor, study.result.attention["low"].tensor, study.figure(), study.link()
+import fusionviz as fv
+study = fv.explore("sample:coffee", backbone="resnet18", method="aff", low="s4", high="s16", r=4)
+study.pyramid["s4"].tensor, study.result.attention["low"].tensor, study.figure(), study.link()
 """
 
 from __future__ import annotations

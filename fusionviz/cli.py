@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     _choices(run)
     run.add_argument("--json", action="store_true")
 
+    bench = command("bench", _bench)
+    bench.add_argument("--backbone", default="resnet50")
+    bench.add_argument("--method", default="aff")
+    bench.add_argument("--rounds", type=int, default=15)
+    bench.add_argument("--device", metavar="auto|cuda:0|mps|cpu")
+    bench.add_argument("--json", action="store_true")
+
     render = command("render", _render)
     _choices(render)
     render.add_argument("--link", help=texts.text("cli.options.link"))
@@ -167,7 +174,14 @@ def _methods() -> list[dict]:
     for key in fusion.names():
         spec = fusion.spec(key)
         knobs = [
-            {"key": p.key, "kind": p.kind, "default": p.default, "choices": list(p.choices), "low": p.low, "high": p.high}
+            {
+                "key": p.key,
+                "kind": p.kind,
+                "default": p.default,
+                "choices": list(p.choices),
+                "low": p.low,
+                "high": p.high,
+            }
             for p in spec.params
         ]
         rows.append(
@@ -195,7 +209,13 @@ def _backbones() -> list[dict]:
     for key in backbones.names():
         info = backbones.info(key)
         levels = [
-            {"name": v.name, "channels": v.channels, "stride": list(v.stride), "offset": list(v.offset), "stage": v.stage}
+            {
+                "name": v.name,
+                "channels": v.channels,
+                "stride": list(v.stride),
+                "offset": list(v.offset),
+                "stage": v.stage,
+            }
             for v in info.levels
         ]
         reason = texts.text(info.exception) if info.exception else ""
@@ -262,6 +282,19 @@ class _Bar:
     def end(self) -> None:
         if self.last >= 0:
             print(file=sys.stderr)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from fusionviz import bench
+
+    found = bench.run(options.backbone, options.method, rounds=options.rounds, on=options.device)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    low, high = found["study_over_bare_spread"]
+    print(f"{found['backbone']} + {found['method']} on {found['device']} ({found['device_title']})")
+    print(f"study.run / bare forward   {found['study_over_bare']:.3f}  ({low:.3f} … {high:.3f}, {found['rounds']} pairs)")
+    print(f"prepare / bare forward     {found['prepare_over_bare']:.3f}")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -30,10 +30,10 @@ class _Builder:
         count = min(view.grid, fused.channels)
         chosen = tuple(c for c in view.channels if 0 <= c < fused.channels)
         self.channels = chosen or reduce.strongest(fused.tensor, count)
-        if view.pin_channel is not None and view.pin_channel < fused.channels:
+        pinned = view.pin_channel
+        if pinned is not None and pinned < fused.channels and pinned not in self.channels:
             # A pinned channel that would not be shown takes the place of the weakest.
-            if view.pin_channel not in self.channels:
-                self.channels = (*self.channels[: max(len(self.channels) - 1, 0)], view.pin_channel)
+            self.channels = (*self.channels[:-1], pinned)
         self.aligned = view.aligned if view.aligned is not None else aligned_by_default(study)
 
     def say(self, key: str, **values: object) -> str:
@@ -160,7 +160,11 @@ class _Builder:
         if a.grain == "branch":
             names = ("low", "high") if value.shape[1] == 2 else tuple(str(i) for i in range(value.shape[1]))
             bars = tuple(Bar(self.branch(n), float(v)) for n, v in zip(names, value[0].flatten().tolist(), strict=True))
-            return [PanelView(prefix + "branches", name + self.say("view.branches"), shape, "numbers", scale, bars=bars, note=note)]
+            return [
+                PanelView(
+                    prefix + "branches", name + self.say("view.branches"), shape, "numbers", scale, bars=bars, note=note
+                )
+            ]
         if a.grain == "place":
             maps = (Map(reduce.array(value[0, 0])),)
             return [
@@ -252,9 +256,14 @@ class _Builder:
             if a.grain == "branch":
                 constants[name] = float(a.tensor.flatten()[0])
             else:
-                sources[name] = ("weight", prefix + {"element": "channels", "place": "place", "channel": "bars"}[a.grain])
+                sources[name] = (
+                    "weight",
+                    prefix + {"element": "channels", "place": "place", "channel": "bars"}[a.grain],
+                )
         used = {k: v for k, v in sources.items() if f"{{{k}}}" in self.spec.arithmetic}
-        return Arithmetic(self.spec.arithmetic, used, {k: v for k, v in constants.items() if f"{{{k}}}" in self.spec.arithmetic})
+        return Arithmetic(
+            self.spec.arithmetic, used, {k: v for k, v in constants.items() if f"{{{k}}}" in self.spec.arithmetic}
+        )
 
 
 def _stride(stride: tuple[float, float]) -> str:

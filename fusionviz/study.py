@@ -1,7 +1,7 @@
 """The use-case: a selection and a picture in, everything that is shown out. App, CLI, tests, notebooks share it.
 
-    prepared = study.prepare(selection)      open the picture and the models, make the network's input
-    result = study.run(prepared)             one forward pass of backbone and method, timed
+prepared = study.prepare(selection)      open the picture and the models, make the network's input
+result = study.run(prepared)             one forward pass of backbone and method, timed
 """
 
 from collections.abc import Mapping
@@ -138,9 +138,7 @@ def resolve(selection: Selection) -> Selection:
     return selection.with_(low=low, high=high, params=tuple(spec.parse(selection.knobs).items()))
 
 
-def prepare(
-    selection: Selection, picture: Picture | None = None, *, on: torch.device | str | None = None
-) -> Prepared:
+def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.device | str | None = None) -> Prepared:
     """Open what a selection names: picture, backbone, method.
 
     Args:
@@ -161,9 +159,7 @@ def prepare(
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
-    method = models.method(
-        selection.method, channels, strides, seed=selection.seed, device=where, **selection.knobs
-    )
+    method = models.method(selection.method, channels, strides, seed=selection.seed, device=where, **selection.knobs)
     return Prepared(selection, picture, seen, tensor, opened, method, where, notices, clock.read()["picture"])
 
 
@@ -274,7 +270,13 @@ def report(study: StudyResult) -> dict:
         },
         "attention": [{**attention_statistics(a), "shape": list(a.tensor.shape)} for a in maps],
         "steps": [
-            {"key": s.key, "op": s.op, "inputs": list(s.inputs), "shape": list(s.tensor.shape), "parameters": s.parameters}
+            {
+                "key": s.key,
+                "op": s.op,
+                "inputs": list(s.inputs),
+                "shape": list(s.tensor.shape),
+                "parameters": s.parameters,
+            }
             for s in study.result.trace
         ],
         "provenance": study.provenance.kind,
@@ -290,4 +292,3 @@ def report(study: StudyResult) -> dict:
 
 def _plain(provenance: Provenance) -> dict[str, str]:
     return {"kind": provenance.kind, "detail": provenance.detail}
-

@@ -37,12 +37,19 @@ class Context:
 
 @dataclass(frozen=True)
 class Fused:
-    """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of a sum without a weight."""
+    """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of a sum without a weight.
+
+    Attributes:
+        levels: for methods that return a pyramid, one tensor for every level taken; they become outputs p4, p8, ...
+        aligned: for methods that align by themselves, the two maps that met at the fused map's places.
+    """
 
     tensor: Tensor
     attention: tuple[AttentionMap, ...] = ()
     terms: Callable[[], tuple[Tensor, Tensor]] | None = None
     more: dict[str, FeatureMap] = field(default_factory=dict)
+    levels: tuple[Tensor, ...] = ()
+    aligned: tuple[Tensor, Tensor] | None = None
 
 
 def resize(tensor: Tensor, size: tuple[int, int], how: str = "bilinear") -> Tensor:
@@ -204,15 +211,17 @@ class FusionModule(nn.Module):
         maps = self._take(levels)
         tensors = self._inputs(maps, trace)
         grid = maps[0]
-        aligned = None
+        met = None
         if self.alignment is not None:
-            tensors = self.alignment(*tensors, trace)
-            aligned = tuple(
-                FeatureMap(name, t, grid.stride, grid.offset, m.stage)
-                for name, t, m in zip(("low", "high"), tensors, maps, strict=True)
-            )
+            tensors = met = self.alignment(*tensors, trace)
         fused = self.fuse(*tensors, context=context or Context(), trace=trace)
+        met = fused.aligned if met is None else met
+        aligned = met and tuple(
+            FeatureMap(name, t, grid.stride, grid.offset, m.stage)
+            for name, t, m in zip(("low", "high"), met, (grid, maps[-1]), strict=True)
+        )
         outputs = {"fused": FeatureMap("fused", fused.tensor, grid.stride, grid.offset, grid.stage), **fused.more}
+        outputs |= self._pyramid(fused.levels, maps)
         attention = {a.name: self._place(a, grid) for a in fused.attention}
         return FusionResult(outputs, attention, trace.steps, aligned, fused.terms, self.provenance)
 
@@ -252,9 +261,20 @@ class FusionModule(nn.Module):
         roles = ["low"] + [""] * (len(maps) - 2) + ["high"]
         names = [f"c{i + 1}" for i in range(len(maps))]
         return [
-            trace.input(name, m.tensor, formula=f"C_{{{i + 1}}}", role=role)
+            trace.input(name, m.tensor.view_as(m.tensor), formula=f"C_{{{i + 1}}}", role=role)  # its own, as above
             for i, (name, m, role) in enumerate(zip(names, maps, roles, strict=False))
         ]
+
+    @staticmethod
+    def _pyramid(tensors: tuple[Tensor, ...], maps: list[FeatureMap]) -> dict[str, FeatureMap]:
+        """One output for every level taken, named after it: s4 gives p4, d3 gives p3."""
+        names = [f"p{m.name[1:]}" for m in maps]
+        if len(set(names)) < len(names):  # bare tensors of one stride are called by position
+            names = [f"p{i + 1}" for i in range(len(maps))]
+        return {
+            name: FeatureMap(name, t, m.stride, m.offset, m.stage)
+            for name, t, m in zip(names, tensors, maps, strict=False)
+        }
 
     @staticmethod
     def _place(attention: AttentionMap, grid: FeatureMap) -> AttentionMap:

@@ -88,15 +88,19 @@ class CBAM(FusionModule):
         a = trace.step("mean_mlp", "mlp", self.mlp, a, formula=r"W_1\,\delta(W_0\,\mathrm{avg})")  # [b c 1 1]
         # The same bottleneck again, so its parameters are counted once.
         p = trace.step("max_mlp", "mlp", lambda t: self.mlp(t), p, formula=r"W_1\,\delta(W_0\,\mathrm{max})")
-        s = trace.step("scores", "add", torch.add, a, p, formula=r"\mathrm{MLP}(\mathrm{avg})+\mathrm{MLP}(\mathrm{max})")
+        s = trace.step(
+            "scores", "add", torch.add, a, p, formula=r"\mathrm{MLP}(\mathrm{avg})+\mathrm{MLP}(\mathrm{max})"
+        )
         return trace.step("channel", "sigmoid", torch.sigmoid, s, formula=r"M_c", role="weight")  # [b c 1 1]
 
     def _place_gate(self, v: Tensor, name: str, trace: NullTrace) -> Tensor:
         mean, peak = (lambda t: t.mean(1, keepdim=True)), (lambda t: t.amax(1, keepdim=True))
         a = trace.step("mean_plane", "pool_channels", mean, v, formula=rf"\mathrm{{avg}}_c({name})")  # [b 1 h w]
         p = trace.step("max_plane", "pool_channels_max", peak, v, formula=rf"\mathrm{{max}}_c({name})")  # [b 1 h w]
-        planes, formula = ((p, a), r"[\mathrm{max}_c;\mathrm{avg}_c]") if self.released else (
-            (a, p), r"[\mathrm{avg}_c;\mathrm{max}_c]"
+        planes, formula = (
+            ((p, a), r"[\mathrm{max}_c;\mathrm{avg}_c]")
+            if self.released
+            else ((a, p), r"[\mathrm{avg}_c;\mathrm{max}_c]")
         )
         both = trace.step("planes", "concat", lambda *t: torch.cat(t, 1), *planes, formula=formula)  # [b 2 h w]
         k = self.conv[0].kernel_size[0]

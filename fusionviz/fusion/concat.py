@@ -50,8 +50,8 @@ class Concat(FusionModule):
         self.reduce = nn.Conv2d(sum(self.alignment.channels), reduce, 1, bias=False) if reduce else None
 
     def fuse(self, x: Tensor, y: Tensor, *, context: Context, trace: NullTrace) -> Fused:
-        role = "" if self.reduce else "fused"
-        z = trace.step("concat", "concat", self._stack, x, y, formula="[X;Y]", role=role)  # [b p+q h w]
+        key, role = ("fused", "fused") if self.reduce is None else ("concat", "")
+        z = trace.step(key, "concat", self._stack, x, y, formula="[X;Y]", role=role)  # [b p+q h w]
         if self.reduce is not None:
             z = trace.step("fused", "project", self.reduce, z, formula="W[X;Y]", role="fused")  # [b reduce h w]
         return Fused(z, terms=lambda: self._terms(x, y))

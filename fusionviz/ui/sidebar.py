@@ -1,4 +1,4 @@
-"""The controls: picture, backbone, levels, method and its knobs, what is shown. Each shows the selection and changes it."""
+"""The controls: picture, backbone, levels, method and its knobs, view, device. Each shows the selection and sets it."""
 
 import streamlit as st
 
@@ -98,7 +98,13 @@ def _framing() -> None:
                 crop[i] = value
                 session.change(crop=tuple(crop))
 
-            st.slider(say(f"control.crop_{axis}"), 0.0, 1.0, step=0.05, **session.mirror(f"crop_{axis}", chosen.crop[i], moved))
+            st.slider(
+                say(f"control.crop_{axis}"),
+                0.0,
+                1.0,
+                step=0.05,
+                **session.mirror(f"crop_{axis}", chosen.crop[i], moved),
+            )
     wants = backbones.info(chosen.backbone).preprocessing
     sizes = sorted({*(s for s in SIZES if s >= wants.minimum_px and s % wants.multiple == 0), wants.crop_px})
     if chosen.size and chosen.size not in sizes:
@@ -110,7 +116,9 @@ def _framing() -> None:
         disabled=wants.fixed,
         help=say("control.size_help"),
         **session.mirror(
-            "size", chosen.size or wants.crop_px, lambda s: session.change(size=None if s == wants.crop_px else s, pin=None)
+            "size",
+            chosen.size or wants.crop_px,
+            lambda s: session.change(size=None if s == wants.crop_px else s, pin=None),
         ),
     )
 
@@ -141,11 +149,12 @@ def _levels() -> None:
         down = names[min(names.index(low), names.index(name) - 1)]
         session.change(low=down, high=name)
 
+    measure = "depth" if names[0].startswith("d") else "level"
     rows = (("low", names[:-1], low, low_changed), ("high", names[1:], high, high_changed))
     for role, offered, value, changed in rows:
         widget = st.segmented_control if len(names) <= 6 else st.select_slider
         more = {"required": True, "width": "stretch"} if len(names) <= 6 else {}
-        widget(say(f"control.{role}_level"), offered, **more, **session.mirror(f"{role}_level", value, changed))
+        widget(say(f"control.{role}_{measure}"), offered, **more, **session.mirror(f"{role}_level", value, changed))
 
 
 # --- method --------------------------------------------------------------------------------------

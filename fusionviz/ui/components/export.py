@@ -14,20 +14,18 @@ from fusionviz.ui.words import say
 FORMATS = ("png", "svg", "pdf")
 
 
-def show() -> None:
+def show(found: StudyResult) -> None:
     """Show the popovers for slide and link; their bodies run only while they are open."""
-    with st.popover(say("export.button"), on_change="rerun", key="export") as opened:
-        if opened.open:
-            _slide()
-    with st.popover(say("export.link"), on_change="rerun", key="link") as opened:
-        if opened.open:
-            _link()
+    with st.container(horizontal=True, gap="small", width="content"):
+        with st.popover(say("export.button"), on_change="rerun", key="export") as opened:
+            if opened.open:
+                _slide(found)
+        with st.popover(say("export.link"), on_change="rerun", key="link") as opened:
+            if opened.open:
+                _link()
 
 
-def _slide() -> None:
-    found: StudyResult | None = st.session_state.get("last_good")
-    if found is None:
-        return
+def _slide(found: StudyResult) -> None:
     language, notice = slide.language_for(words.language())
     if notice:
         st.info(say(notice))

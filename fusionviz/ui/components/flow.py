@@ -33,9 +33,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
     """
     method = found.selection.method
     macs = found.step_macs()
-    nodes = [
-        flow_layout.Node(s.key, s.inputs, s.role, of_method(method, f"steps.{s.op}")) for s in found.result.trace
-    ]
+    nodes = [flow_layout.Node(s.key, s.inputs, s.role, of_method(method, f"steps.{s.op}")) for s in found.result.trace]
     steps = {s.key: s for s in found.result.trace}
     merged = flow_layout.compact(nodes)
     drawn, sizes = [], {}

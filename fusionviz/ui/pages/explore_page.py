@@ -4,10 +4,10 @@ import streamlit as st
 
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, frame, session
-from fusionviz.ui.components import board_view, flow, heading, knows, status
+from fusionviz.ui.components import board_view, export, flow, heading, knows, status
 
 selection = session.selection()
-heading.show(selection)
+export_place = heading.show(selection)
 frame.notices()
 
 try:
@@ -23,6 +23,8 @@ except FusionvizError as mistake:
 for notice in found.notices:
     frame.mistake(notice)
 
+with export_place:
+    export.show(found)
 board_view.show(found, selection.view)
 left, right = st.columns([0.34, 0.66], gap="small")
 with left:

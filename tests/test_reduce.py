@@ -1,0 +1,75 @@
+"""Reductions on maps small enough to do by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from fusionviz import reduce
+
+
+def test_strongest_is_by_energy_and_ties_go_by_number() -> None:
+    maps = torch.tensor([1.0, -3.0, 2.0, 3.0]).view(1, 4, 1, 1).expand(1, 4, 2, 2)
+    assert reduce.strongest(maps, 3) == (1, 3, 2)
+    assert reduce.strongest(maps, 99) == (1, 3, 2, 0)
+
+
+def test_mean_max_norm_by_hand() -> None:
+    maps = torch.tensor([[[[3.0]], [[-4.0]]]])  # two channels, one place
+    assert reduce.reduced(maps, "mean").tolist() == [[-0.5]]
+    assert reduce.reduced(maps, "max").tolist() == [[3.0]]
+    assert reduce.reduced(maps, "norm").tolist() == [[5.0]]
+
+
+def test_parts_of_a_complex_map() -> None:
+    z = torch.tensor([[[[3 + 4j]]]])
+    assert reduce.part(z, "abs").item() == 5
+    assert reduce.part(z, "re").item() == 3
+    assert reduce.part(z, "im").item() == 4
+    assert reduce.part(z, "arg").item() == pytest.approx(np.arctan2(4, 3))
+    real = torch.ones(1, 1, 1, 1)
+    assert reduce.part(real, "abs") is real
+
+
+def test_pca_of_a_constant_map_is_constant() -> None:
+    rgb = reduce.pca_rgb(torch.full((1, 8, 5, 4), 3.7))
+    assert rgb.shape == (5, 4, 3)
+    assert len(np.unique(rgb)) == 1
+
+
+def test_pca_finds_the_directions_that_vary() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, 16).repeat(16, 1)
+    maps = torch.zeros(1, 6, 16, 16)
+    maps[0, 2] = 10 * ramp
+    maps += 1e-3 * torch.randn(maps.shape, generator=generator)
+    red = reduce.pca_rgb(maps)[..., 0].astype(float)
+    assert np.corrcoef(red.ravel(), ramp.numpy().ravel())[0, 1] > 0.99  # turned so that it grows with the loading
+
+
+def test_pca_has_a_fixed_sign() -> None:
+    maps = torch.randn(1, 5, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert np.array_equal(reduce.pca_rgb(maps), reduce.pca_rgb(maps.clone()))
+
+
+def test_fewer_than_three_channels_still_make_a_picture() -> None:
+    assert reduce.pca_rgb(torch.rand(1, 2, 4, 4)).shape == (4, 4, 3)
+
+
+def test_domain_colours_say_who_dominates() -> None:
+    z = torch.tensor([[1 + 0j, 0 + 1j, 0j]])
+    blue, orange, black = reduce.domain_rgb(z)[0].astype(int)
+    assert blue[2] > blue[0]
+    assert orange[0] > orange[2]
+    assert black.tolist() == [0, 0, 0]
+
+
+def test_arrays_are_free_of_torchs_memory() -> None:
+    source = torch.zeros(2, 2)
+    copy = reduce.array(source)
+    source += 1
+    assert copy.sum() == 0
+
+
+@pytest.mark.parametrize(("count", "side"), [(1, 1), (4, 2), (5, 3), (9, 3), (16, 4), (25, 5)])
+def test_grid_side(count: int, side: int) -> None:
+    assert reduce.grid_side(count) == side

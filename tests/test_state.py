@@ -1,0 +1,138 @@
+"""Selection <-> link: what goes in comes out, and what is wrong is named, never raised."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusionviz import state
+from fusionviz.errors import UnknownNameError
+from fusionviz.registry import FusionSpec, Param
+from fusionviz.selection import COLORMAPS, FITS, GRIDS, RANGES, SHOWS, Selection, View
+
+SPECS = {
+    "aff": FusionSpec(
+        "aff", "select", "Z", 2021, params=(Param("r", 4, choices=(1, 4)), Param("gain", 1.0, low=0.0, high=2.0))
+    ),
+    "add": FusionSpec("add", "basic", "Z", 2016),
+}
+LEVELS = ("s2", "s4", "s8", "s16")
+KNOWN = state.Catalogue(
+    tuple(SPECS),
+    ("resnet18", "vgg16"),
+    lambda key: key in ("sample:coffee", "sample:cat"),
+    SPECS.__getitem__,
+    lambda _: LEVELS,
+)
+
+
+def read(text: str) -> tuple[Selection, tuple]:
+    return state.read(state.parse_text(text), KNOWN)
+
+
+views = st.builds(
+    View,
+    show=st.sampled_from(SHOWS),
+    grid=st.sampled_from(GRIDS),
+    channels=st.lists(st.integers(0, 2000), max_size=9).map(tuple),
+    aligned=st.sampled_from((None, True, False)),
+    part=st.sampled_from(state.PARTS),
+    colormap=st.sampled_from(COLORMAPS),
+    gamma=st.sampled_from((0.5, 1.0, 2.2)),
+    range=st.sampled_from(RANGES),
+    pin=st.none() | st.tuples(st.integers(0, 511), st.integers(0, 511)),
+    pin_channel=st.none() | st.integers(0, 2047),
+)
+levels = st.sampled_from([(None, None), ("s2", "s4"), ("s4", "s16")])
+selections = st.builds(
+    lambda pair, **more: Selection(low=pair[0], high=pair[1], **more),
+    pair=levels,
+    picture=st.sampled_from(("sample:coffee", "sample:cat")),
+    backbone=st.sampled_from(("resnet18", "vgg16")),
+    weights=st.sampled_from(("auto", "random")),
+    method=st.just("aff"),
+    params=st.sampled_from([(), (("r", 1),), (("gain", 0.5), ("r", 1))]),
+    size=st.none() | st.integers(16, 2048),
+    fit=st.sampled_from(FITS),
+    crop=st.sampled_from([(0.5, 0.5), (0.0, 1.0), (0.25, 0.1)]),
+    seed=st.integers(0, 2**31 - 1),
+    view=views,
+)
+
+
+@given(selections)
+def test_a_link_gives_back_what_it_was_made_of(selection: Selection) -> None:
+    again, notices = read(state.text(selection))
+    assert notices == ()
+    assert again == selection
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["img", "net", "m", "lo", "hi", "k.r", "k.x", "size", "crop", "pin", "ch", "gamma", "al", "show", "w"]
+        ),
+        st.text(max_size=80),
+    )
+)
+def test_no_link_ever_raises(query: dict[str, str]) -> None:
+    selection, notices = state.read(query, KNOWN)
+    assert selection.method in SPECS
+    assert all(n.text("en") and n.text("zh") for n in notices)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("m=afff", ("afff", "aff")),
+        ("net=resnet81", ("resnet81", "resnet18")),
+        ("lo=s3", ("s3", "s2, s4, s8, s16")),
+        ("k.r=3", ("r", "3", "1, 4")),
+        ("k.z=3", ("z", "r, gain")),
+        ("k.gain=nan", ("gain", "0 … 2")),
+        ("grid=5", ("grid", "4, 9, 16, 25")),
+        ("pin=1", ("pin", "0 … 4096")),
+        ("size=7", ("size", "16 … 2048")),
+        ("img=sample:nothing", ("sample:nothing",)),
+        ("gamma=inf", ("gamma",)),
+    ],
+)
+def test_a_bad_value_is_named_with_the_choices(query: str, named: tuple[str, ...]) -> None:
+    selection, notices = read("img=sample:cat&seed=7&" + query if "img" not in query else query + "&seed=7")
+    assert len(notices) == 1
+    for part in named:
+        assert part in str(notices[0])
+    assert selection.seed == 7  # the rest is kept
+
+
+def test_levels_in_the_wrong_order_are_answered() -> None:
+    selection, notices = read("lo=s8&hi=s4")
+    assert (selection.low, selection.high) == (None, None)
+    assert "s8" in str(notices[0])
+
+
+def test_an_unknown_method_is_an_unknown_name() -> None:
+    assert isinstance(read("m=afff")[1][0], UnknownNameError)
+
+
+def test_what_cannot_travel_is_said_and_the_rest_kept() -> None:
+    mine = Selection(picture="upload:0123", weights="file:/home/me/w.pth", method="add", seed=3)
+    assert {e.code for e in state.stays(mine)} == {"link.upload", "link.weights"}
+    query = state.write_query(mine)
+    assert "img" not in query
+    assert "home" not in state.text(mine)
+    again, notices = state.read(query, KNOWN)
+    assert notices == ()
+    assert (again.method, again.seed) == ("add", 3)
+
+
+def test_a_link_to_an_upload_is_answered() -> None:
+    _, notices = read("img=upload:0123")
+    assert notices[0].code == "link.upload"
+
+
+def test_keys_do_not_depend_on_defaults_of_the_knobs() -> None:
+    assert read("m=aff&k.r=4")[0] == read("m=aff")[0]
+
+
+def test_whole_links_are_read() -> None:
+    assert read("http://localhost:8501/explore?m=add&seed=5")[0].seed == 5
