@@ -25,6 +25,7 @@ import uuid
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -347,7 +348,10 @@ class _Download:
         mirror = os.environ.get(MIRROR, "").strip()
         if not mirror:
             return self.known.url
-        parts = urlsplit(mirror)
+        try:
+            parts = urlsplit(mirror)
+        except ValueError as cause:
+            raise self._error("mirror", cause, mirror=mirror) from cause
         if parts.scheme not in ("http", "https", "file") or not (parts.netloc or parts.scheme == "file"):
             raise self._error("mirror", mirror=mirror)
         return f"{mirror.rstrip('/')}/{self.known.filename}"
@@ -430,8 +434,8 @@ class _Download:
                     file.write(chunk)
                     sha256.update(chunk)
                     received += len(chunk)
-                    self.done_bytes = max(self.done_bytes, received)  # a second attempt does not turn the bar back
                     self.total_bytes = max(self.total_bytes, received)
+                    self.done_bytes = max(self.done_bytes, received)  # a second attempt does not turn the bar back
                 if received < length:
                     raise _Passing(self._cut(received))
                 file.flush()
@@ -471,7 +475,10 @@ class _Download:
 
     def _cut(self, received: int) -> WeightsError:
         return self._error(
-            "cut", expected=_size(self.total_bytes or self.known.size_bytes), received=_size(received), attempts=len(PAUSES_S) + 1
+            "cut",
+            expected=_size(self.total_bytes or self.known.size_bytes),
+            received=_size(received),
+            attempts=len(PAUSES_S) + 1,
         )
 
     def _host(self) -> str:
@@ -508,7 +515,9 @@ def read(path: Path, key: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: if there is no file, it is damaged, holds code, or holds something else than tensors by name.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
+    with suppress(RuntimeError):  # "~name" of nobody here may still be a file's name
+        path = path.expanduser()
     _expect_file(path)
     if path.name in _published_filenames(key):  # only there: in a name of one's own, 20240115 is a date
         verify(path)

@@ -79,7 +79,7 @@ class CBAM(FusionModule):
             weights.append(AttentionMap("place", m, "b 1 h w", "gate", "place_gate", self.pick.on))
             z = trace.step("fused", "multiply", torch.mul, z, m, formula=rf"{factor}\otimes M_s", role="fused")
         weigh = weights[0].tensor * weights[-1].tensor if len(weights) == 2 else weights[0].tensor
-        return Fused(z, tuple(weights), terms=self.pick.terms(x, y, weigh))  # z is [b c h w]
+        return Fused(z, tuple(weights), terms=self.pick.terms(x, y, weigh))
 
     def _channel_gate(self, u: Tensor, name: str, trace: NullTrace) -> Tensor:
         mean, peak = (lambda t: t.mean((2, 3), keepdim=True)), (lambda t: t.amax((2, 3), keepdim=True))

@@ -70,4 +70,4 @@ class SE(FusionModule):
         m = trace.step("weight", op, gate, t, formula=r"M=\sigma(W_2\,e)", role="weight")  # [b c 1 1]
         z = trace.step("fused", "multiply", torch.mul, u, m, formula=rf"{self.pick.factor}\otimes M", role="fused")
         weight = AttentionMap("gate", m, "b c 1 1", "gate", "channel_gate", self.pick.on)
-        return Fused(z, (weight,), terms=self.pick.terms(x, y, m))  # z is [b c h w]
+        return Fused(z, (weight,), terms=self.pick.terms(x, y, m))

@@ -155,7 +155,7 @@ def folder_file(name: str) -> Path:
     if not found:
         names = [k.removeprefix("folder:") for k in folder()]
         near = nearest(name, names)
-        raise PictureError("picture.folder_unknown", name=clean(name), near=near, folder=clean(root))
+        raise PictureError("picture.folder_unknown", name=clean(name), near=near)
     return path
 
 
