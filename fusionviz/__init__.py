@@ -16,13 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 
-_API = ("backbones", "build", "explore", "images", "methods", "open")
-__all__ = (*_API, "FusionvizError", "__version__")
+_API = ("build", "explore", "images", "methods", "open")
+__all__ = (*_API, "FusionvizError", "__version__", "backbones")
 
 
 def __getattr__(name: str) -> object:
     if name in _API:
         return getattr(importlib.import_module("fusionviz.api"), name)
+    if name == "backbones":  # a room that can be called: `fv.backbones()` gives its names
+        return importlib.import_module("fusionviz.backbones")
     if name == "FusionvizError":
         return importlib.import_module("fusionviz.errors").FusionvizError
     raise AttributeError(f"module 'fusionviz' has no attribute {name!r}; it offers {', '.join(__all__)}")

@@ -45,11 +45,6 @@ def methods() -> tuple[str, ...]:
     return fusion.names()
 
 
-def backbones() -> tuple[str, ...]:
-    """Return the keys of all backbones."""
-    return _backbones.names()
-
-
 def images() -> tuple[str, ...]:
     """Return the keys of all pictures that need no file: the samples, and those of FUSIONVIZ_PICTURES."""
     return pictures.keys()

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fusionviz import state, texts
-from fusionviz.errors import FusionvizError
+from fusionviz.errors import FusionvizError, PictureError
 from fusionviz.selection import FITS, Selection
 
 
@@ -244,7 +244,11 @@ def _images() -> list[dict]:
 
     rows = []
     for key in pictures.keys():
-        opened = pictures.open_picture(key)
+        try:
+            opened = pictures.open_picture(key)
+        except PictureError as broken:  # one bad file of a folder does not hide the others
+            rows.append({"key": key, "title": key, "about": str(broken), "size": None, "credit": ""})
+            continue
         size = [opened.pixels.shape[1], opened.pixels.shape[0]]
         rows.append({"key": key, "title": opened.title, "about": opened.title, "size": size, "credit": opened.credit})
     return rows
@@ -299,9 +303,13 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Say what works here; exit 1 and the fix if something a lecture needs does not."""
-    from fusionviz import backbones, device, weights
+    from fusionviz import backbones, device, pictures, weights
 
     problems = []
+    try:
+        pictures.folder()
+    except PictureError as lost:
+        problems.append(str(lost))
     versions = {"python": platform.python_version()}
     for name in ("torch", "torchvision", "streamlit", "matplotlib", "scikit-image"):
         try:

@@ -211,7 +211,8 @@ def ranges(board: Board, mode: str = "row") -> dict[tuple[str, str], list[tuple[
             arrays = [m.values for m in view.maps]
             if panel.role in _SHARED:
                 others = [p.shown for p in board.panels if p.role in _SHARED and p.id != panel.id]
-                arrays += [m.values for v in others if map_scale(v) == scale for m in v.maps]
+                same = [v for v in others if v.kind == "maps" and map_scale(v) == scale]
+                arrays += [m.values for v in same for m in v.maps]
             found[panel.id, view.key] = [_range(arrays, scale)] * len(view.maps)
     return found
 
@@ -245,8 +246,11 @@ def colour(
         t = t**gamma
     elif scale == "signed":
         t = 0.5 + 0.5 * np.sign(t - 0.5) * np.abs(2 * t - 1) ** gamma
-    table = LUTS[colormap if scale == "sequential" else scale]
-    rgb = table[np.round(t * 255).astype(np.intp)]
+    table = LUTS[colormap if scale == "sequential" else scale].astype(np.float64)
+    place = t * 255
+    below = np.minimum(np.floor(place).astype(np.intp), 254)
+    share = (place - below)[..., None]
+    rgb = np.round(table[below] * (1 - share) + table[below + 1] * share).astype(np.uint8)
     rgb[~known] = _NO_NUMBER[dark]
     return rgb
 

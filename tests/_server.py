@@ -41,6 +41,7 @@ class FileServer:
         self.files: dict[str, bytes] = {}
         self.answers: list[Answer] = []
         self.requests: list[str] = []
+        self._pauses: list[threading.Event] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -51,6 +52,8 @@ class FileServer:
         return f"http://127.0.0.1:{self._http.server_port}/models/"
 
     def close(self) -> None:
+        for go in self._pauses:
+            go.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -80,6 +83,7 @@ class FileServer:
                 first = answer.pause_at if answer.pause_at is not None else answer.cut_at
                 self.wfile.write(content[:first])
                 if answer.go is not None:
+                    server._pauses.append(answer.go)
                     answer.go.wait(20)
                 if answer.cut_at is None and first is not None:
                     self.wfile.write(content[first:])

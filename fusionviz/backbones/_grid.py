@@ -1,4 +1,4 @@
-"""Where the cells of a tensor lie in the picture: a grid's stride and offset, and which axis holds its rows and columns.
+"""Where the cells of a tensor lie in the picture: its grid's stride and offset, and which axes hold rows and columns.
 
 A `Place` goes with a tensor through a network. Convolutions and pooling move the grid; reshape, permute and
 concatenation only move the axes, and a grid cut into windows or strung into tokens is found again when the pieces
@@ -255,9 +255,8 @@ def _join(axis: list[Run]) -> Axis:
     joined: list[Run] = []
     for run in axis:
         last = joined[-1] if joined else None
-        if last and last.kind == run.kind and run.kind in "hw" and last.step == run.step * run.size:
-            joined[-1] = replace(run, size=last.size * run.size)
-        elif last and last.kind == run.kind and run.kind in "bc":
+        follows = last is not None and last.kind == run.kind and run.kind != "t"
+        if follows and (run.kind in "bc" or last.step == run.step * run.size):
             joined[-1] = replace(run, size=last.size * run.size)
         else:
             joined.append(run)

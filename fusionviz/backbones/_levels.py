@@ -85,6 +85,9 @@ class _Tracer(fx.Tracer):
     that moment must run as ever, and two traces must not undo each other's replacement.
     """
 
+    # A buffer is looked up in every run: what is computed from it must not become a number of the traced copy.
+    proxy_buffer_attributes = True
+
     def run(self, network: nn.Module) -> fx.Graph:
         with _tracing:
             self.thread = threading.get_ident()
@@ -233,9 +236,10 @@ def _behind_window(
 def _element_by_element(places: list, shape: tuple[int, ...]) -> Place | None:
     """Return the place of a result that has the operands' own places: activations, norms, sums, gates."""
     place = _grid.combine([p for p in places if isinstance(p, Place)], len(shape))
-    if place is None or any(math.prod(r.size for r in axis) not in (1, n) for axis, n in zip(place.axes, shape)):
+    if place is None:
         return None
-    return place
+    sizes = (math.prod(run.size for run in axis) for axis in place.axes)
+    return place if all(size in (1, n) for size, n in zip(sizes, shape, strict=True)) else None
 
 
 def _order(name: str, args: tuple, kwargs: dict, rank: int) -> tuple[int, ...]:

@@ -62,14 +62,15 @@ def resize(tensor: Tensor, size: tuple[int, int], how: str = "bilinear") -> Tens
 class TransposedResize(nn.Module):
     """A depthwise transposed convolution that starts as bilinear upsampling and can learn better.
 
-    Kernel 2r, stride r, padding r/2 for a factor r: every output cell hears the same number of inputs,
-    so it draws no checkerboard at the start.
+    Kernel 2r (2r - 1 for odd r, so that it has a middle), stride r for a factor r: every output cell hears the
+    same weight of inputs, so it draws no checkerboard at the start.
     """
 
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        place = (torch.arange(2 * factor) + 0.5) / factor - 1
+        taps = 2 * factor - factor % 2
+        place = (torch.arange(taps) - (taps - 1) / 2) / factor
         tent = (1 - place.abs()).clamp_min(0)
         self.weight = nn.Parameter((tent[:, None] * tent[None, :]).expand(channels, 1, -1, -1).clone())
 
@@ -122,8 +123,11 @@ class Alignment(nn.Module):
                     low=shape_text(tuple(low.shape[1:])),
                     high=shape_text(tuple(high.shape[1:])),
                 )
-            enlarge = (lambda t: self.up(t, size)) if self.up else (lambda t: resize(t, size, self.how))
-            op = "resize_" + self.how
+            how = (
+                "bilinear" if self.how == "transposed" and self.up is None else self.how
+            )  # nothing to learn at factor 1
+            enlarge = (lambda t: self.up(t, size)) if self.up else (lambda t: resize(t, size, how))
+            op = "resize_" + how
             y = trace.step("high_resize", op, enlarge, y, formula=r"Y", role="high", module=self.up)  # [b width h w]
         return x, y
 
@@ -228,7 +232,8 @@ class FusionModule(nn.Module):
     def _check_count(self, count: int) -> None:
         want = {"one": (1, 1), "pair": (2, 2), "pyramid": (2, 99)}.get(self.spec.takes, (1, 99))
         if not want[0] <= count <= want[1]:
-            raise ShapeError("shape.count", method=self.spec.key, expected=want[0], received=count)
+            code = "shape.count_exactly" if want[0] == want[1] else "shape.count"
+            raise ShapeError(code, method=self.spec.key, expected=want[0], received=count)
 
     def _take(self, levels: tuple[FeatureMap | Tensor, ...]) -> list[FeatureMap]:
         self._check_count(len(levels))

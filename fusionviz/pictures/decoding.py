@@ -80,6 +80,9 @@ def from_bytes(data: bytes, name: str) -> Decoded:
     if not data:
         raise PictureError("picture.empty", name=name, accepted=ACCEPTED)
     check_bytes(len(data), name)
+    width, height = _webp_size(data)
+    if width * height > MAX_PIXELS:
+        raise _huge(name, _megapixels(width, height))
     with _quietly():
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -87,13 +90,13 @@ def from_bytes(data: bytes, name: str) -> Decoded:
             raise _huge(name, f"> {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) // 1_000_000}") from None
         except Exception:  # decoders that meet hostile bytes raise nearly anything
             raise _unidentified(data, name) from None
-        return _from_image(image, name)
+        return _from_image(image, name, ours=True)
 
 
 def from_image(image: Image.Image, name: str) -> Decoded:
     """Convert a PIL image, which is left as it was; see `from_bytes`."""
     with _quietly():
-        return _from_image(image, name)
+        return _from_image(image, name, ours=False)
 
 
 def from_array(array: np.ndarray, name: str) -> Decoded:
@@ -134,11 +137,27 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     if max(size) > MAX_ASPECT * min(size):
         raise PictureError("picture.narrow", name=name, received=received, limit=MAX_ASPECT)
     if width * height > MAX_PIXELS:
-        raise _huge(name, f"{received} = {width * height / 1e6:.0f}")
+        raise _huge(name, _megapixels(width, height))
+
+
+def _megapixels(width: int, height: int) -> str:
+    return f"{width} × {height} = {width * height / 1e6:.0f}"
 
 
 def _huge(name: str, received: str) -> PictureError:
     return PictureError("picture.huge", name=name, received=received, limit=MAX_PIXELS // 1_000_000)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) from a WebP's header, else (0, 0): its decoder makes room for the canvas on opening."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return 0, 0
+    number = lambda start, end: int.from_bytes(data[start:end], "little")  # noqa: E731 - three layouts, one reading
+    if data[12:16] == b"VP8X":
+        return number(24, 27) + 1, number(27, 30) + 1
+    if data[12:16] == b"VP8L":
+        return (number(21, 25) & 0x3FFF) + 1, (number(21, 25) >> 14 & 0x3FFF) + 1
+    return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
 def _unidentified(data: bytes, name: str) -> PictureError:
@@ -152,31 +171,30 @@ def _unidentified(data: bytes, name: str) -> PictureError:
 
 
 # --- PIL images ----------------------------------------------------------------------------------
-def _from_image(image: Image.Image, name: str) -> Decoded:
+def _from_image(image: Image.Image, name: str, *, ours: bool) -> Decoded:
     _check_size(image.size, name)
     kind = _format(image)
     try:
-        return _decoded(image, name)
+        return _decoded(image, name, ours)
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        raise _huge(name, " × ".join(map(str, image.size))) from None
+        raise _huge(name, _megapixels(*image.size)) from None
     except Exception:  # as above: truncated data, broken palettes, impossible offsets
         raise PictureError("picture.damaged", name=name, format=kind) from None
 
 
-def _decoded(image: Image.Image, name: str) -> Decoded:
+def _decoded(image: Image.Image, name: str, ours: bool) -> Decoded:
     notes = []
     tags = getattr(image, "tag_v2", {})
     tile_px = _number(tags.get(_TILE_WIDTH)) * _number(tags.get(_TILE_LENGTH))
     if tile_px > MAX_PIXELS:  # libtiff makes room for a whole tile, however small the picture is
         raise _huge(name, f"{tile_px / 1e6:.0f}")
     depth, inverted = _depth(image), tags.get(_PHOTOMETRIC) == 0
-    # A telephone's MPO is a JPEG with previews behind it, not an animation.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if _is_animated(image):
         notes.append("animated")
     turned = _orientation(image)
-    if image.format in ("JPEG", "MPO") and max(image.size) > MAX_SIDE_PX:
+    if ours and image.format in ("JPEG", "MPO") and max(image.size) > MAX_SIDE_PX:
         full = image.size
         image.draft(None, _bounded(full))  # the decoder itself skips what would be averaged away
         if image.size != full:
@@ -185,7 +203,7 @@ def _decoded(image: Image.Image, name: str) -> Decoded:
     if turned in _TURNS:
         notes.append("turned")
         turned = _orientation(image)  # TIFF has been turned by now, and says so
-    if depth > 8:
+    if depth > 8 and (image.mode not in ("I", "F") or _is_wide_png(image)):  # these have no full range to speak of
         notes.append("sixteen_bit")
     if image.mode == "CMYK":
         notes.append("cmyk")
@@ -197,7 +215,7 @@ def _plain(image: Image.Image, depth: int, inverted: bool, name: str) -> tuple[I
     """Return an image of mode L, RGB or RGBA, and notes."""
     clear = image.info.get("transparency")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)
+        values = np.asarray(image, np.uint16 if _is_wide_png(image) else None)
         levels, notes = _levels(values, depth)
         # Pillow turns "white is zero" over for 8 bits, not for these.
         grey = Image.fromarray(255 - levels if inverted else levels)
@@ -216,7 +234,7 @@ def _plain(image: Image.Image, depth: int, inverted: bool, name: str) -> tuple[I
         image = image.convert("LA")
     try:
         return image.convert("RGBA" if image.has_transparency_data else "RGB"), []
-    except ValueError:
+    except (ValueError, ImportError):  # LAB needs a colour library that a build of Pillow may lack
         raise PictureError("picture.mode", name=name, mode=image.mode) from None
 
 
@@ -265,24 +283,26 @@ def _levels(values: np.ndarray, depth: int) -> tuple[np.ndarray, list[str]]:
 
 
 def _real_levels(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    known = np.isfinite(values)
-    low, high = (
-        (values.min(where=known, initial=np.inf), values.max(where=known, initial=-np.inf))
-        if (values.dtype.kind == "f")
-        else (values.min(), values.max())
-    )
-    if low > high:  # not one number among them
+    """Return signed, wide or floating-point numbers as levels; NaN and -inf become the lowest, inf the highest."""
+    floating = values.dtype.kind == "f"
+    if values.dtype.itemsize > 8:  # long doubles; what a double cannot hold is infinite
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float64)
+    finite = values[np.isfinite(values)] if floating else values
+    if finite.size == 0:
         return np.zeros(values.shape, np.uint8), ["stretched"]
-    floats = np.nan_to_num(values, nan=low, posinf=high, neginf=low) if values.dtype.kind == "f" else values
-    if low >= 0 and high <= 1 and values.dtype.kind == "f":
-        return np.rint(floats * values.dtype.type(255)).astype(np.uint8), []
+    low, high = finite.min(), finite.max()
+    if floating and finite.size < values.size:
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    if low >= 0 and high <= 1 and floating:
+        return np.rint(values * values.dtype.type(255)).astype(np.uint8), []
     if low >= 0 and high <= 255:
-        return np.rint(floats).astype(np.uint8), []
+        return np.rint(values).astype(np.uint8), []
     # Halves, because the distance of two large numbers may be too large for a float.
     start, span = float(low) / 2, float(high) / 2 - float(low) / 2
     if not span > 0:
         return np.zeros(values.shape, np.uint8), ["stretched"]
-    part = (floats.astype(np.float64) / 2 - start) / span
+    part = (values.astype(np.float64) / 2 - start) / span
     return np.rint(255 * part.clip(0, 1)).astype(np.uint8), ["stretched"]
 
 
@@ -299,6 +319,19 @@ def _depth(image: Image.Image) -> int:
         if raw:
             return int(raw.group(1))
     return 16 if image.mode.startswith("I;16") else 8
+
+
+def _is_wide_png(image: Image.Image) -> bool:
+    """Say whether this is a 16-bit grey PNG as Pillow 10 opens it: in 32-bit numbers."""
+    return image.format == "PNG" and image.mode == "I"
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        # A telephone's MPO is a JPEG with previews behind it, not an animation.
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # only the second frame is broken
+        return False
 
 
 def _orientation(image: Image.Image) -> int:

@@ -96,7 +96,7 @@ def test_equals_torchvision_with_the_same_weights(gate: str) -> None:
     reference = copy_into(SqueezeExcitation(16, 8, scale_activation=kind), module)
     result = module(x, y)
     torch.testing.assert_close(result.fused.tensor, reference(x + y))
-    assert float(result.attention["gate"].tensor.std(0).max()) > 0.01  # the pictures really have gates of their own
+    assert bool((result.attention["gate"].tensor.std(0) > 0.01).any())  # the pictures really have gates of their own
 
 
 @pytest.mark.parametrize("bias", [True, False])

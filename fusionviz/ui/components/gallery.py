@@ -9,6 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from fusionviz import pictures
+from fusionviz.errors import PictureError
 
 _STRIP = st.components.v2.component(
     "fusionviz_gallery",
@@ -73,7 +74,12 @@ def show(keys: list[str], chosen: str, picked: Callable[[str], None], *, key: st
     """Show thumbnails of the pictures `keys`; call `picked` with the key of the one that is clicked."""
     from fusionviz.ui.words import language
 
-    items = [{"key": k, "title": _title(k, language()), "src": _thumbnail(k)} for k in keys]
+    items = []
+    for picture in keys:
+        try:
+            items.append({"key": picture, "title": _title(picture, language()), "src": _thumbnail(picture)})
+        except PictureError:  # a file of the lecturer's folder that is none: choosing it by name says what is wrong
+            continue
     _STRIP(
         data={"items": items, "chosen": chosen},
         key=key,

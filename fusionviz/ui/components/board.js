@@ -1,0 +1,1713 @@
+// The board: low, high, weight and fused beside the picture, linked place by place. Everything that answers the
+// pointer (hover, zoom, enlarge, colours, ranges) happens here and costs the server nothing; only a pin and a changed
+// setting travel back. `SHARED` (colour maps and role colours of fusionviz.scales) is put before this file.
+
+const { luts: LUTS, roles: ROLE_COLOURS, branches: BRANCH_COLOURS, none: NO_NUMBER } = SHARED;
+const FIXED = { weight: [0, 1], gate: [0, 1], phase: [-Math.PI, Math.PI] };
+const MAX_ZOOM = 32;
+const VIEW_FIELDS = ["pin", "pin_channel", "colormap", "gamma", "range", "aligned"];
+
+// ---------------------------------------------------------------------------------------------
+// Numbers as people read them
+// ---------------------------------------------------------------------------------------------
+
+const MINUS = "\u2212";
+const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+
+/** Three significant digits, and no more decimals than `step`, the map's resolution, supports. */
+function number(value, step = 0, strip = false) {
+  if (!Number.isFinite(value)) return { text: "–", value: NaN, decimals: 0, exponent: false };
+  let a = Math.abs(value);
+  if (a <= step * 0.5) [value, a] = [0, 0]; // an exact zero of a signed map does not survive 16 bits, so it is restored
+  if (a === 0) return { text: "0", value: 0, decimals: 2, exponent: false };
+  const rounded = Number(value.toPrecision(3));
+  a = Math.abs(rounded);
+  if (a >= 1e5 || a < 1e-3) {
+    const [mantissa, power] = value.toExponential(2).split("e");
+    const digits = [...String(Math.abs(Number(power)))].map((d) => SUPERSCRIPTS[d]).join("");
+    const short = strip ? String(Number(mantissa)) : mantissa;
+    const text = `${short}×10${Number(power) < 0 ? "⁻" : ""}${digits}`.replace("-", MINUS);
+    return { text, value: rounded, decimals: 2, exponent: true };
+  }
+  let decimals = Math.max(0, 2 - Math.floor(Math.log10(a)));
+  if (step > 0) decimals = Math.min(decimals, Math.max(0, Math.floor(-Math.log10(step))));
+  let text = value.toFixed(decimals);
+  const shown = Number(text);
+  if (strip && text.includes(".")) text = text.replace(/\.?0+$/, "");
+  if (shown === 0) text = "0";
+  return { text: text.replace("-", MINUS), value: shown, decimals, exponent: false };
+}
+
+const same = (a, b, shown) =>
+  shown.exponent ? a.toExponential(2) === b.toExponential(2) : Math.abs(a - b) < 0.5000001 * 10 ** -shown.decimals;
+
+const fill = (template, values) => template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+
+// ---------------------------------------------------------------------------------------------
+// The equation for one element
+// ---------------------------------------------------------------------------------------------
+
+/** Parse the right-hand side of a template such as `{a} · {x} + (1 − {a}) · {y}`; null where it is no arithmetic. */
+function parse(text) {
+  const tokens = text.match(/\{\w+\}|\d+(?:\.\d+)?|[A-Za-z]+|\S/g) ?? [];
+  let at = 0;
+  const peek = () => tokens[at];
+  const take = (...wanted) => (wanted.includes(peek()) ? tokens[at++] : null);
+  const need = (wanted) => {
+    if (!take(wanted)) throw new SyntaxError(wanted);
+  };
+  const FUNCTIONS = {
+    max: Math.max, min: Math.min, exp: Math.exp, tanh: Math.tanh, sqrt: Math.sqrt, abs: Math.abs,
+    relu: (v) => Math.max(v, 0), sigmoid: (v) => 1 / (1 + Math.exp(-v)), σ: (v) => 1 / (1 + Math.exp(-v)),
+  };
+  const sum = () => {
+    let left = product();
+    for (let op; (op = take("+", "−", "-", "–")); ) {
+      const [l, r] = [left, product()];
+      left = op === "+" ? (env) => l(env) + r(env) : (env) => l(env) - r(env);
+    }
+    return left;
+  };
+  const product = () => {
+    let left = power();
+    for (let op; (op = take("·", "×", "*", "⊙", "⊗", "/")); ) {
+      const [l, r] = [left, power()];
+      left = op === "/" ? (env) => l(env) / r(env) : (env) => l(env) * r(env);
+    }
+    return left;
+  };
+  const power = () => {
+    const base = atom();
+    return take("²") ? (env) => base(env) ** 2 : base;
+  };
+  const atom = () => {
+    const token = tokens[at++];
+    if (token === undefined) throw new SyntaxError("end");
+    if (token === "−" || token === "-" || token === "–") {
+      const inner = power();
+      return (env) => -inner(env);
+    }
+    if (token === "(") {
+      const inner = sum();
+      need(")");
+      return inner;
+    }
+    if (token === "|") {
+      const inner = sum();
+      need("|");
+      return (env) => Math.abs(inner(env));
+    }
+    if (token === "√") {
+      const inner = atom();
+      return (env) => Math.sqrt(inner(env));
+    }
+    if (token.startsWith("{")) {
+      const name = token.slice(1, -1);
+      return (env) => env[name];
+    }
+    if (/^\d/.test(token)) return () => Number(token);
+    if (FUNCTIONS[token] && take("(")) {
+      const inner = [sum()];
+      while (take(",")) inner.push(sum());
+      need(")");
+      return (env) => FUNCTIONS[token](...inner.map((f) => f(env)));
+    }
+    throw new SyntaxError(token);
+  };
+  try {
+    const root = sum();
+    return at === tokens.length ? root : null;
+  } catch {
+    return null;
+  }
+}
+
+/** A factor of exactly 1 is noise in the spoken equation: drop it, and brackets that then hold the whole side. */
+function simplify(template, constants) {
+  let [left, right] = splitEquation(template);
+  for (const [name, value] of Object.entries(constants)) {
+    if (value === 1) right = right.replace(`{${name}} · `, "");
+  }
+  if (right.startsWith("(") && right.endsWith(")")) {
+    let depth = 0;
+    const closes = [...right].findIndex((c) => (depth += (c === "(") - (c === ")")) === 0);
+    if (closes === right.length - 1) right = right.slice(1, -1);
+  }
+  return [left, right];
+}
+
+function splitEquation(template) {
+  const cut = template.indexOf("=");
+  return cut < 0 ? ["", template.trim()] : [template.slice(0, cut).trim(), template.slice(cut + 1).trim()];
+}
+
+// ---------------------------------------------------------------------------------------------
+// Bytes -> maps
+// ---------------------------------------------------------------------------------------------
+
+function readHeader(bytes) {
+  const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  return { header, payload: 4 + length };
+}
+
+function decode(bytes, header, payload) {
+  const raw = bytes.slice(payload).buffer; // a copy starts aligned, and outlives Streamlit's message
+  return header.maps.map(({ at, h, w, lo, hi, holes, rgb }) => {
+    if (rgb) return { h, w, rgb: new Uint8Array(raw, at, h * w * 3) };
+    const top = holes ? 65534 : 65535;
+    return { h, w, lo, hi, top, holes, q: new Uint16Array(raw, at, h * w), step: (hi - lo) / top };
+  });
+}
+
+const at16 = (m, i) => (m.holes && m.q[i] === 65535 ? NaN : m.lo + (m.q[i] / m.top) * (m.hi - m.lo));
+
+// ---------------------------------------------------------------------------------------------
+// Places: a place of the picture belongs to the cell whose centre (offset + i * stride) is nearest
+// ---------------------------------------------------------------------------------------------
+
+const cellAt = (u, n, stride, offset) => Math.min(n - 1, Math.max(0, Math.floor((u - offset) / stride + 0.5)));
+
+/** The span of cell `i` along an axis of `size` pixels; the first and the last reach the border. */
+function cellSpan(i, n, stride, offset, size) {
+  const from = i === 0 ? 0 : offset + (i - 0.5) * stride;
+  const to = i === n - 1 ? size : offset + (i + 0.5) * stride;
+  return [Math.min(Math.max(from, 0), size), Math.min(Math.max(to, 0), size)];
+}
+
+/** For each of `pixels` screen pixels over `span` picture pixels: which cells it covers, and how much of each. */
+function samples(n, stride, offset, start, span, pixels) {
+  const per = span / pixels;
+  const first = new Int32Array(pixels);
+  if (stride / per >= 2) {
+    for (let i = 0; i < pixels; i++) first[i] = cellAt(start + (i + 0.5) * per, n, stride, offset);
+    return { first, weights: null };
+  }
+  const weights = [];
+  const inside = (t) => Math.min(n, Math.max(0, t));
+  for (let i = 0; i < pixels; i++) {
+    const from = inside((start + i * per - offset) / stride + 0.5);
+    const to = inside((start + (i + 1) * per - offset) / stride + 0.5);
+    if (to - from < 1e-9) {
+      first[i] = Math.min(n - 1, Math.floor(from));
+      weights.push([1]);
+      continue;
+    }
+    first[i] = Math.floor(from);
+    const row = [];
+    for (let c = first[i]; c < to - 1e-9; c++) row.push((Math.min(c + 1, to) - Math.max(c, from)) / (to - from));
+    weights.push(row);
+  }
+  return { first, weights };
+}
+
+/** Paint cells of a map into a rectangle of `out`: crisp where a cell spans two pixels or more, averaged below. */
+function raster(out, outWidth, rect, colours, w, across, down) {
+  if (!across.weights && !down.weights) {
+    let previous = -1;
+    for (let y = 0; y < rect.h; y++) {
+      const start = (rect.y + y) * outWidth + rect.x;
+      const row = down.first[y];
+      if (row === previous) {
+        out.copyWithin(start, start - outWidth, start - outWidth + rect.w);
+        continue;
+      }
+      previous = row;
+      for (let x = 0; x < rect.w; x++) out[start + x] = colours[row * w + across.first[x]];
+    }
+    return;
+  }
+  const one = [1];
+  for (let y = 0; y < rect.h; y++) {
+    const wy = down.weights ? down.weights[y] : one;
+    for (let x = 0; x < rect.w; x++) {
+      const wx = across.weights ? across.weights[x] : one;
+      let r = 0, g = 0, b = 0;
+      for (let j = 0; j < wy.length; j++) {
+        const row = (down.first[y] + j) * w + across.first[x];
+        for (let i = 0; i < wx.length; i++) {
+          const colour = colours[row + i];
+          const share = wx[i] * wy[j];
+          r += (colour & 255) * share;
+          g += ((colour >> 8) & 255) * share;
+          b += ((colour >> 16) & 255) * share;
+        }
+      }
+      out[(rect.y + y) * outWidth + rect.x + x] = pack32(r + 0.5, g + 0.5, b + 0.5);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Colours
+// ---------------------------------------------------------------------------------------------
+
+const pack32 = (r, g, b) => (255 << 24) | ((b & 255) << 16) | ((g & 255) << 8) | (r & 255);
+const RAMP = 1024;
+const lutBytes = {};
+const ramps = new Map();
+
+function lut(name) {
+  lutBytes[name] ??= Uint8Array.from(atob(LUTS[name]), (c) => c.charCodeAt(0));
+  return lutBytes[name];
+}
+
+/** A colour map as RAMP packed colours with the gamma folded in; signed maps keep their white centre. */
+function ramp(name, gamma) {
+  const key = `${name} ${gamma}`;
+  if (ramps.has(key)) return ramps.get(key);
+  const table = lut(name), out = new Uint32Array(RAMP);
+  for (let i = 0; i < RAMP; i++) {
+    const t = i / (RAMP - 1), s = 2 * t - 1;
+    const bent = name === "signed" ? 0.5 + 0.5 * Math.sign(s) * Math.abs(s) ** gamma : t ** gamma;
+    const p = bent * 255, a = Math.min(254, Math.floor(p)), f = p - a;
+    const mix = (k) => Math.round(table[3 * a + k] * (1 - f) + table[3 * a + 3 + k] * f);
+    out[i] = pack32(mix(0), mix(1), mix(2));
+  }
+  if (ramps.size > 40) ramps.clear();
+  ramps.set(key, out);
+  return out;
+}
+
+const lutName = (scale, colormap) => (scale === "sequential" ? colormap : scale);
+const bends = (scale) => scale === "sequential" || scale === "signed";
+const position = (v, [lo, hi]) => (hi > lo ? Math.min(1, Math.max(0, (v - lo) / (hi - lo))) : 0);
+const flatPosition = (scale) => (scale === "signed" ? 0.5 : 0); // a constant map is flat: zero keeps zero's colour
+
+/** The packed colours of a map's cells, kept until its range, colour map or gamma changes. */
+function colourise(m, scale, limits, settings, mode) {
+  if (m.rgb) {
+    if (!m.colours) {
+      m.colours = new Uint32Array(m.h * m.w);
+      for (let i = 0; i < m.colours.length; i++) m.colours[i] = pack32(m.rgb[3 * i], m.rgb[3 * i + 1], m.rgb[3 * i + 2]);
+    }
+    return m.colours;
+  }
+  const gamma = bends(scale) ? settings.gamma : 1;
+  const name = lutName(scale, settings.colormap);
+  const key = `${name} ${gamma} ${limits[0]} ${limits[1]} ${m.holes ? mode : ""}`;
+  if (m.key === key) return m.colours;
+  const table = ramp(name, gamma), n = m.h * m.w, out = (m.colours ??= new Uint32Array(n));
+  const none = pack32(...NO_NUMBER[mode]), flat = limits[0] === limits[1];
+  const from = flat ? flatPosition(scale) : position(m.lo, limits), clipped = m.lo < limits[0] || m.hi > limits[1];
+  const scaleBy = limits[1] > limits[0] ? (m.hi - m.lo) / (limits[1] - limits[0]) / m.top : 0;
+  for (let i = 0; i < n; i++) {
+    if (m.holes && m.q[i] === 65535) {
+      out[i] = none;
+      continue;
+    }
+    const t = clipped ? position(at16(m, i), limits) : from + m.q[i] * scaleBy;
+    out[i] = table[Math.min(RAMP - 1, Math.round(t * (RAMP - 1)))];
+  }
+  m.key = key;
+  return out;
+}
+
+/** The grey picture below a weight per place. */
+function greyColours(m) {
+  if (!m.grey) {
+    m.grey = new Uint32Array(m.h * m.w);
+    for (let i = 0; i < m.grey.length; i++) {
+      const v = 0.299 * m.rgb[3 * i] + 0.587 * m.rgb[3 * i + 1] + 0.114 * m.rgb[3 * i + 2];
+      m.grey[i] = pack32(v, v, v);
+    }
+  }
+  return m.grey;
+}
+
+function blend(under, over, share) {
+  const k = Math.round(share * 256), j = 256 - k;
+  for (let i = 0; i < under.length; i++) {
+    const a = under[i], b = over[i];
+    const rb = (((a & 0xff00ff) * j + (b & 0xff00ff) * k) >>> 8) & 0xff00ff;
+    const g = (((a & 0x00ff00) * j + (b & 0x00ff00) * k) >>> 8) & 0x00ff00;
+    under[i] = (0xff000000 | rb | g) >>> 0;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Small DOM
+// ---------------------------------------------------------------------------------------------
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "class") node.className = value;
+    else if (name === "text") node.textContent = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function tip(node, text) {
+  if (node.title !== text) node.title = text;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The board
+// ---------------------------------------------------------------------------------------------
+
+class BoardView {
+  constructor(root) {
+    this.root = root;
+    this.header = null;
+    this.identity = null;
+    this.panels = [];
+    this.settings = { pin: null, pin_channel: null, colormap: "viridis", gamma: 1, range: "row", aligned: null };
+    this.believed = { ...this.settings }; // what the server has, as far as this side knows
+    this.sent = {}; // field -> values sent and not yet echoed
+    this.views = {}; // panel id -> view key a person chose
+    this.sentViews = "{}";
+    this.opacity = 0.7;
+    this.window = { x: 0, y: 0, zoom: 1 };
+    this.rest = null; // the last place under the pointer
+    this.hovering = null; // the panel under the pointer
+    this.big = null; // the enlarged channel
+    this.drag = null;
+    this.frame = 0;
+    this.timer = 0;
+    this.build();
+    this.observer = new ResizeObserver(() => this.resized());
+    this.observer.observe(root);
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.timer);
+  }
+
+  t(key, values) {
+    const text = this.header?.text[key] ?? "";
+    return values ? fill(text, values) : text;
+  }
+
+  // --- data ------------------------------------------------------------------------------------
+  receive(bytes, send) {
+    this.send = send;
+    const { header, payload } = readHeader(bytes);
+    const before = this.header;
+    const identity = `${header.digest} ${header.language}`;
+    const fresh = identity !== this.identity;
+    this.header = header;
+    this.adopt(header.view, before?.view);
+    if (fresh) {
+      this.maps = decode(bytes, header, payload);
+      this.identity = identity;
+      this.decoded = (this.decoded ?? 0) + 1;
+      this.root.dataset.decoded = this.decoded;
+      const kept = before && before.size[0] === header.size[0] && before.size[1] === header.size[1];
+      if (!kept) {
+        this.window = { x: 0, y: 0, zoom: 1 };
+        this.rest = null;
+      }
+      this.arrange(before);
+    } else {
+      for (const panel of this.panels) this.chooseView(panel, header.panels[panel.index], before.panels[panel.index]);
+    }
+    if (this.rest === null) {
+      const [h, w] = header.size;
+      this.rest = { x: Math.floor(w / 2), y: Math.floor(h / 2), channel: null };
+    }
+    this.refresh();
+  }
+
+  /** Take what the server changed; an echo of what this side sent must not undo what came after it. */
+  adopt(view, before) {
+    for (const field of VIEW_FIELDS) {
+      const value = JSON.stringify(view[field]);
+      if (before && JSON.stringify(before[field]) === value) continue;
+      const echoes = this.sent[field] ?? [];
+      if (echoes.includes(value)) {
+        if (JSON.stringify(this.settings[field]) === value) delete this.sent[field];
+        continue;
+      }
+      this.settings[field] = view[field];
+      this.believed[field] = view[field];
+    }
+  }
+
+  /** Tell the server what changed here, once things are quiet: a double click is no pin, a slider no flood. */
+  report(wait = 0) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      const changes = {};
+      for (const field of VIEW_FIELDS) {
+        const value = JSON.stringify(this.settings[field]);
+        if (value === JSON.stringify(this.believed[field]) && !this.sent[field]) continue;
+        if (value === JSON.stringify(this.header.view[field]) && !this.sent[field]) continue;
+        changes[field] = this.settings[field];
+      }
+      const views = JSON.stringify(this.views);
+      const anew = VIEW_FIELDS.some((f) => f in changes && JSON.stringify(this.believed[f]) !== JSON.stringify(changes[f]));
+      if (!anew && views === this.sentViews) return;
+      for (const [field, value] of Object.entries(changes)) {
+        (this.sent[field] ??= []).push(JSON.stringify(value));
+        this.believed[field] = value;
+      }
+      if (views !== this.sentViews) changes.views = { ...this.views };
+      this.sentViews = views;
+      this.send(changes);
+    }, wait);
+  }
+
+  // --- structure -------------------------------------------------------------------------------
+  build() {
+    const tools = (this.tools = {
+      caption: el("span", { class: "caption" }),
+      overlay: el("input", { type: "range", min: 0, max: 100, step: 5, class: "slider" }),
+      colormap: el("select"),
+      gamma: el("input", { type: "range", min: -1, max: 1, step: 0.05, class: "slider" }),
+      range: el("select"),
+      aligned: el("input", { type: "checkbox", role: "switch" }),
+      zoom: el("button", { type: "button", class: "zoom" }),
+      help: el("button", { type: "button", class: "round", text: "?" }),
+    });
+    const labelled = (name, ...inner) => {
+      tools[`${name}Label`] = el("span");
+      tools[`${name}Box`] = el("label", { class: "tool", "data-tool": name }, tools[`${name}Label`], ...inner);
+      return tools[`${name}Box`];
+    };
+    tools.gammaValue = el("output", { class: "figure" });
+    this.bar = el(
+      "div", { class: "toolbar", role: "toolbar" }, tools.caption,
+      labelled("overlay", tools.overlay), labelled("aligned", tools.aligned), labelled("colormap", tools.colormap),
+      labelled("gamma", tools.gamma, tools.gammaValue), labelled("range", tools.range), tools.zoom, tools.help,
+    );
+    this.row = el("div", { class: "row" });
+    this.sum = {
+      place: el("span", { class: "place" }),
+      maths: el("span", { class: "maths" }),
+      note: el("span", { class: "note" }),
+    };
+    this.line = el("div", { class: "sum" }, this.sum.place, this.sum.maths, this.sum.note);
+    this.live = el("div", { class: "unseen", "aria-live": "polite" });
+    this.help = el("div", { class: "help", role: "dialog", hidden: true });
+    this.root.replaceChildren(this.bar, this.row, this.line, this.live, this.help);
+
+    const set = (field, value) => {
+      this.settings[field] = value;
+      this.refresh();
+    };
+    tools.colormap.onchange = () => (set("colormap", tools.colormap.value), this.report());
+    tools.range.onchange = () => (set("range", tools.range.value), this.report());
+    tools.gamma.oninput = () => set("gamma", Number((10 ** (Number(tools.gamma.value) / 2)).toPrecision(3)));
+    tools.gamma.onchange = () => this.report();
+    tools.gamma.ondblclick = () => (set("gamma", 1), this.report());
+    tools.overlay.oninput = () => {
+      this.opacity = Number(tools.overlay.value) / 100;
+      this.paint();
+    };
+    tools.aligned.onchange = () => this.align(tools.aligned.checked);
+    tools.zoom.onclick = () => this.resetZoom();
+    tools.help.onclick = () => this.showHelp(this.help.hidden);
+    this.root.onkeydown = (event) => this.key(event);
+  }
+
+  /** Make the panels' elements fit the header; existing ones are reused, so nothing flickers and focus stays. */
+  arrange(before) {
+    const wanted = this.header.panels;
+    const kept = new Map(this.panels.map((p) => [p.id, p]));
+    this.panels = wanted.map((data, index) => {
+      const panel = kept.get(data.id) ?? this.newPanel(data.id);
+      panel.index = index;
+      panel.own = 0;
+      this.chooseView(panel, data, before?.panels.find((p) => p.id === data.id));
+      return panel;
+    });
+    const nodes = this.panels.map((p) => p.node);
+    if (nodes.length !== this.row.children.length || nodes.some((n, i) => n !== this.row.children[i])) {
+      this.row.replaceChildren(...nodes);
+    }
+    if (this.big && !this.panels.some((p) => p.id === this.big.panel)) this.big = null;
+    this.row.style.setProperty("--panels", Math.min(6, nodes.length));
+    this.fillTools();
+  }
+
+  chooseView(panel, data, before) {
+    if (before && data.view !== before.view) delete this.views[panel.id]; // the server chose anew
+    const chosen = this.views[panel.id];
+    if (chosen && !data.views.some((v) => v.key === chosen)) delete this.views[panel.id];
+    panel.data = data;
+    panel.view = data.views.find((v) => v.key === (this.views[panel.id] ?? data.view)) ?? data.views[0];
+  }
+
+  newPanel(id) {
+    const panel = {
+      id,
+      title: el("h3", { class: "title" }),
+      shape: el("span", { class: "shape" }),
+      views: el("div", { class: "views", role: "group" }),
+      pick: el("select", { class: "pick" }),
+      badge: el("span", { class: "badge" }),
+      base: el("canvas", { class: "base", "aria-hidden": "true" }),
+      over: el("canvas", { class: "over", tabindex: 0, role: "img" }),
+      bar: el("canvas", { class: "bar", "aria-hidden": "true" }),
+      tick: el("i", { class: "tick" }),
+      lo: el("span", { class: "end lo" }),
+      value: el("span", { class: "value" }),
+      hi: el("span", { class: "end hi" }),
+      tiles: [],
+    };
+    panel.head = el("div", { class: "head" }, panel.title, panel.shape);
+    panel.stage = el("div", { class: "stage" }, panel.base, panel.over);
+    panel.scale = el("div", { class: "scale" }, panel.bar, panel.tick);
+    panel.sub = el("div", { class: "sub" }, panel.views, panel.pick, panel.badge);
+    panel.node = el(
+      "section", { class: "panel", "data-panel": id },
+      panel.head, panel.sub, panel.stage, panel.scale,
+      el("div", { class: "foot" }, panel.lo, panel.value, panel.hi),
+    );
+    panel.pick.onchange = () => this.pickView(panel, panel.pick.value);
+    const over = panel.over;
+    over.onpointermove = (e) => this.moved(panel, e);
+    over.onpointerleave = () => this.left();
+    over.onpointerdown = (e) => this.pressed(panel, e);
+    over.onpointerup = (e) => this.released(panel, e);
+    over.onpointercancel = () => (this.drag = null);
+    over.ondblclick = (e) => this.doubled(panel, e);
+    over.onwheel = (e) => this.wheeled(panel, e);
+    over.onfocus = () => (this.focused = panel);
+    return panel;
+  }
+
+  fillTools() {
+    const { tools, header } = this;
+    const options = (select, entries) => {
+      if (select.dataset.language === header.language) return;
+      select.replaceChildren(...entries.map(([value, text]) => el("option", { value, text })));
+      select.dataset.language = header.language;
+    };
+    options(tools.colormap, Object.entries(header.text.colormaps));
+    options(tools.range, Object.entries(header.text.ranges));
+    for (const name of ["overlay", "aligned", "colormap", "gamma", "range"]) {
+      say(tools[`${name}Label`], this.t(name));
+      tip(tools[`${name}Box`], this.t(`${name}_tip`));
+    }
+    tip(tools.help, this.t("help_tip"));
+    tools.help.setAttribute("aria-label", this.t("help_tip"));
+    this.bar.setAttribute("aria-label", this.t("toolbar"));
+    say(tools.caption, header.caption);
+    tip(tools.caption, header.caption);
+    const views = header.panels.flatMap((p) => p.views);
+    tools.alignedBox.hidden = !header.panels.some((p) => p.views.some((v) => v.key.startsWith("aligned")));
+    tools.overlayBox.hidden = !views.some((v) => v.over);
+    this.fillHelp();
+  }
+
+  fillHelp() {
+    const items = Object.entries(this.header.text.gestures).map(([name, gesture]) => [
+      el("dt", { text: gesture }),
+      el("dd", { text: this.header.text.meanings[name] }),
+    ]);
+    const close = el("button", { type: "button", class: "plain", text: this.t("close") });
+    close.onclick = () => this.showHelp(false);
+    this.help.setAttribute("aria-label", this.t("help"));
+    this.help.replaceChildren(
+      el("div", { class: "helphead" }, el("h3", { text: this.t("help") }), close),
+      el("dl", {}, ...items.flat()),
+    );
+  }
+
+  showHelp(shown) {
+    this.help.hidden = !shown;
+    this.tools.help.setAttribute("aria-expanded", String(shown));
+    if (shown) this.help.querySelector("button").focus();
+    else this.tools.help.focus();
+  }
+
+  // --- choices ---------------------------------------------------------------------------------
+  pickView(panel, key) {
+    this.views[panel.id] = key;
+    panel.view = panel.data.views.find((v) => v.key === key);
+    if (this.big?.panel === panel.id && !this.linked(panel)) this.big = null;
+    this.refresh();
+    this.report();
+  }
+
+  align(on) {
+    for (const panel of this.panels) {
+      const twin = panel.view.key.replace(/^(own|aligned)/, on ? "aligned" : "own");
+      const view = panel.data.views.find((v) => v.key === twin);
+      if (!view || !/^(own|aligned)/.test(panel.view.key)) continue;
+      if (twin === panel.data.view) delete this.views[panel.id];
+      else this.views[panel.id] = twin;
+      panel.view = view;
+    }
+    this.settings.aligned = on;
+    this.refresh();
+    this.report();
+  }
+
+  pin(place) {
+    this.settings.pin = place ? [place.x, place.y] : null;
+    this.settings.pin_channel = place ? this.activeChannel() : null;
+    this.refreshOverlay();
+    this.report(280);
+    const spoken = place ? `${this.sum.place.textContent} ${this.sum.maths.textContent}` : this.t("unpinned");
+    say(this.live, spoken);
+  }
+
+  // --- what is active --------------------------------------------------------------------------
+  place() {
+    if (this.hovering) return this.rest;
+    const pin = this.settings.pin;
+    return pin ? { x: pin[0], y: pin[1] } : this.rest;
+  }
+
+  activeChannel() {
+    const channels = this.header.channels;
+    const hovered = this.hovering && this.linked(this.hovering) ? this.rest.channel : null;
+    const settled = this.settings.pin_channel ?? this.rest.channel;
+    return hovered ?? settled ?? channels[0] ?? null;
+  }
+
+  /** Whether a panel's channel numbers are those of the fused map: low's own channel 3 is not high's channel 3. */
+  linked(panel) {
+    if (panel.data.role === "fused" || panel.data.role === "weight") return true;
+    if (panel.view.key.startsWith("aligned")) return true;
+    if (panel.data.views.some((v) => v.key.startsWith("aligned"))) return false;
+    return panel.view.maps.every((m) => m.channel === null || this.header.channels.includes(m.channel));
+  }
+
+  /** Which of a panel's maps the numbers in its foot speak of; -1 where it does not have the active channel. */
+  activeMap(panel) {
+    const maps = panel.view.maps;
+    if (!maps.length) return -1;
+    if (maps.length === 1 && maps[0].channel === null) return 0;
+    if (!this.linked(panel)) return Math.min(panel.own, maps.length - 1);
+    const channel = this.activeChannel();
+    return maps.findIndex((m) => m.channel === channel);
+  }
+
+  enlarged(panel) {
+    if (!this.big || panel.view.maps.length < 2) return -1;
+    if (this.linked(panel) && this.big.linked) return panel.view.maps.findIndex((m) => m.channel === this.big.channel);
+    return this.big.panel === panel.id ? Math.min(this.big.index, panel.view.maps.length - 1) : -1;
+  }
+
+  // --- values ----------------------------------------------------------------------------------
+  cell(view, m, place) {
+    const row = cellAt(place.y + 0.5, m.h, view.stride[0], view.offset[0]);
+    const column = cellAt(place.x + 0.5, m.w, view.stride[1], view.offset[1]);
+    return { row, column, index: row * m.w + column };
+  }
+
+  /** The number of one view for the active channel at a place: {value, step}, or null. */
+  numberOf(view, channel, place) {
+    if (view.kind === "bars" || view.kind === "numbers") {
+      const bar = view.bars.find((b) => b.channel === channel);
+      return bar && bar.value !== null ? { value: bar.value, step: 0 } : null;
+    }
+    const single = view.maps.length === 1 && view.maps[0].channel === null;
+    const entry = single ? view.maps[0] : view.maps.find((m) => m.channel === channel);
+    if (!entry) return null;
+    const m = this.maps[entry.map];
+    if (m.rgb) return null;
+    return { value: at16(m, this.cell(view, m, place).index), step: m.step };
+  }
+
+  // --- ranges ----------------------------------------------------------------------------------
+  mapScale(view) {
+    if (view.kind !== "bars") return view.scale;
+    return view.maps.some((m) => this.maps[m.map].lo < 0) ? "signed" : "sequential"; // pictures beside the bars
+  }
+
+  prepareRanges() {
+    const all = {};
+    for (const panel of this.panels) {
+      const { view } = panel, scale = this.mapScale(view);
+      panel.mapScale = scale;
+      panel.spread = view.maps.filter((m) => !this.maps[m.map].rgb).map((m) => this.maps[m.map]);
+      if (view.kind !== "maps" || !["low", "high", "fused"].includes(panel.data.role)) continue;
+      (all[scale] ??= []).push(...panel.spread);
+    }
+    for (const panel of this.panels) {
+      const shared = panel.view.kind === "maps" && ["low", "high", "fused"].includes(panel.data.role);
+      panel.limits = (m) => {
+        const scale = panel.mapScale;
+        if (FIXED[scale]) return FIXED[scale];
+        const range = this.settings.range;
+        const group = range === "map" ? [m] : range === "all" && shared ? all[scale] : panel.spread;
+        let lo = Infinity, hi = -Infinity;
+        for (const g of group) [lo, hi] = [Math.min(lo, g.lo), Math.max(hi, g.hi)];
+        if (scale !== "signed") return [lo, hi];
+        const top = Math.max(Math.abs(lo), Math.abs(hi));
+        return [-top, top];
+      };
+      if (this.settings.range !== "map") {
+        const once = panel.spread.length ? panel.limits(panel.spread[0]) : null;
+        panel.limits = () => once;
+      }
+    }
+  }
+
+  // --- drawing ---------------------------------------------------------------------------------
+  refresh() {
+    this.theme();
+    this.prepareRanges();
+    for (const panel of this.panels) this.label(panel);
+    this.fitHeads();
+    this.showTools();
+    this.paint();
+  }
+
+  theme() {
+    const style = getComputedStyle(this.root);
+    const probe = (this.probe ??= document.createElement("canvas").getContext("2d"));
+    const rgb = (name, fallback) => {
+      probe.fillStyle = fallback;
+      probe.fillStyle = style.getPropertyValue(name).trim() || fallback;
+      const hex = probe.fillStyle;
+      return hex.startsWith("#") ? [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)) : [255, 255, 255];
+    };
+    const [r, g, b] = rgb("--st-background-color", "#ffffff");
+    const dark = 0.2126 * r + 0.7152 * g + 0.0722 * b < 128;
+    this.mode = dark ? "dark" : "light";
+    if (this.root.dataset.theme !== this.mode) this.root.dataset.theme = this.mode;
+    this.colours = ROLE_COLOURS[this.mode];
+    this.ink = `rgb(${rgb("--st-text-color", dark ? "#e6e9ef" : "#1b1f27").join(",")})`;
+    this.faint = dark ? "rgba(255,255,255,.14)" : "rgba(0,0,0,.10)";
+    this.soft = dark ? "rgba(230,233,239,.66)" : "rgba(27,31,39,.62)";
+    this.font = style.fontFamily;
+    this.fontPx = parseFloat(style.fontSize) || 14;
+  }
+
+  label(panel) {
+    const { data, view } = panel;
+    panel.node.dataset.role = data.role;
+    panel.node.dataset.of = data.of;
+    panel.node.dataset.view = view.key;
+    panel.node.dataset.kind = view.kind;
+    panel.node.dataset.views = data.views.length;
+    panel.node.dataset.scale = view.scale;
+    this.title(panel);
+    tip(panel.shape, view.shape);
+    say(panel.badge, data.badge?.text ?? "");
+    tip(panel.badge, data.badge?.text ?? "");
+    panel.badge.dataset.kind = data.badge?.kind ?? "";
+    panel.badge.hidden = !data.badge;
+    panel.over.setAttribute("aria-label", this.t("canvas", { title: data.title, view: view.label, shape: view.shape }));
+    panel.views.setAttribute("aria-label", this.t("views", { title: data.title }));
+    panel.pick.setAttribute("aria-label", this.t("views", { title: data.title }));
+    const key = JSON.stringify(data.views.map((v) => [v.key, v.label]));
+    if (panel.viewsKey !== key) {
+      panel.viewsKey = key;
+      panel.views.replaceChildren(
+        ...data.views.map((v) => {
+          if (data.views.length === 1) return el("span", { class: "only", text: v.label });
+          const button = el("button", { type: "button", "data-key": v.key, text: v.label });
+          button.onclick = () => this.pickView(panel, v.key);
+          return button;
+        }),
+      );
+      panel.pick.replaceChildren(...data.views.map((v) => el("option", { value: v.key, text: v.label })));
+    }
+    for (const button of panel.views.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.key === view.key));
+    }
+    if (panel.pick.value !== view.key) panel.pick.value = view.key;
+    const scaled = view.kind === "maps" && view.scale !== "rgb";
+    panel.node.dataset.scaled = scaled || view.kind === "bars" ? "yes" : "no";
+  }
+
+  /** The title in its role's colour; a weight's title stays ink, and the level it speaks of takes its colour. */
+  title(panel) {
+    const { data } = panel;
+    const key = `${data.title} ${data.of} ${this.header.language}`;
+    if (panel.titleKey === key) return;
+    panel.titleKey = key;
+    tip(panel.title, data.title);
+    const word = data.of ? this.t(data.of) : "";
+    const at = word ? data.title.toLowerCase().indexOf(word.toLowerCase()) : -1;
+    if (at < 0) return panel.title.replaceChildren(data.title);
+    const end = at + word.length;
+    const term = el("span", { class: "term", "data-role": data.of, text: data.title.slice(at, end) });
+    panel.title.replaceChildren(data.title.slice(0, at), term, data.title.slice(end));
+  }
+
+  /**
+   * Arrange the two lines of a head. Title and shape stand on the first, views and badge on the second; where three
+   * views leave the badge no room, badge and shape change places; where even that is too narrow, the views become a list.
+   */
+  fitHeads() {
+    for (const panel of this.panels) {
+      const badge = panel.badge.textContent;
+      const key = [panel.viewsKey, badge, panel.view.shape, panel.data.title, panel.node.clientWidth, this.fontPx].join();
+      if (panel.fitKey === key) continue;
+      panel.fitKey = key;
+      const fits = (node) => node.scrollWidth <= node.clientWidth + 1;
+      panel.sub.dataset.fit = "yes";
+      panel.head.append(panel.shape);
+      panel.sub.append(panel.badge);
+      this.fitShape(panel);
+      if (panel.data.views.length < 2 || fits(panel.sub)) continue;
+      panel.head.append(panel.badge);
+      panel.sub.append(panel.shape);
+      this.fitShape(panel);
+      if (fits(panel.sub) && fits(panel.title) && fits(panel.shape)) continue;
+      panel.sub.dataset.fit = "no";
+      panel.head.append(panel.shape);
+      panel.sub.append(panel.badge);
+      this.fitShape(panel);
+    }
+  }
+
+  /** The shape in full where there is room; else without its stride, then set tightly; the tooltip has it all. */
+  fitShape(panel) {
+    const { shape } = panel.view, short = shape.split(" · ")[0];
+    for (const text of [shape, short, short.replaceAll(" × ", "×")]) {
+      say(panel.shape, text);
+      if (panel.shape.scrollWidth <= panel.shape.clientWidth + 1) return;
+    }
+  }
+
+  showTools() {
+    const { tools, settings } = this;
+    tools.colormap.value = settings.colormap;
+    tools.range.value = settings.range;
+    tools.gamma.value = String(2 * Math.log10(settings.gamma));
+    say(tools.gammaValue, settings.gamma.toFixed(2));
+    tools.aligned.checked = this.panels.some((p) => p.view.key.startsWith("aligned"));
+    tools.overlay.value = String(Math.round(this.opacity * 100));
+    tools.overlay.disabled = !this.panels.some((p) => p.view.over);
+    tools.overlayBox.dataset.off = tools.overlay.disabled ? "yes" : "no";
+  }
+
+  resized() {
+    if (!this.header) return;
+    this.theme();
+    this.fitHeads();
+    this.paint();
+  }
+
+  /** Everything that depends on data, colours or zoom. */
+  paint() {
+    if (!this.header) return;
+    const zoom = this.window.zoom;
+    say(this.tools.zoom, this.t("zoom", { factor: zoom < 1.005 ? "1" : number(zoom).text }));
+    tip(this.tools.zoom, this.t("zoom_tip"));
+    this.tools.zoom.disabled = zoom < 1.005;
+    this.root.dataset.zoom = zoom.toFixed(2);
+    for (const panel of this.panels) this.paintPanel(panel);
+    this.paintOverlays();
+  }
+
+  later() {
+    this.dirty = true;
+    this.refreshOverlay();
+  }
+
+  refreshOverlay() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.dirty) {
+        this.dirty = false;
+        this.paint();
+      } else this.paintOverlays();
+    });
+  }
+
+  size(panel) {
+    const [h, w] = this.header.size;
+    const aspect = Math.min(2.5, Math.max(0.4, h / w));
+    const dpr = window.devicePixelRatio || 1;
+    const css = panel.stage.clientWidth;
+    const width = Math.max(1, Math.round(css * dpr)), height = Math.max(1, Math.round(css * aspect * dpr));
+    if (panel.aspect !== aspect) {
+      panel.aspect = aspect;
+      panel.stage.style.aspectRatio = `1 / ${aspect}`;
+    }
+    for (const canvas of [panel.base, panel.over]) {
+      if (canvas.width !== width) canvas.width = width;
+      if (canvas.height !== height) canvas.height = height;
+    }
+    panel.dpr = dpr;
+    panel.width = width;
+    panel.height = height;
+  }
+
+  paintPanel(panel) {
+    this.size(panel);
+    const { view, width, height } = panel;
+    const context = panel.base.getContext("2d");
+    if (!panel.image || panel.image.width !== width || panel.image.height !== height) {
+      panel.image = context.createImageData(width, height);
+      panel.pixels = new Uint32Array(panel.image.data.buffer);
+    }
+    panel.pixels.fill(0);
+    this.layOut(panel);
+    for (const tile of panel.tiles) this.paintTile(panel, tile);
+    context.putImageData(panel.image, 0, 0);
+    if (view.kind === "bars") this.paintBars(panel, context);
+    if (view.kind === "numbers") this.paintNumbers(panel, context);
+    if (view.kind === "maps" && panel.tiles.length > 1) {
+      for (const tile of panel.tiles) this.paintLabel(panel, context, tile, tile.entry.label);
+    }
+    if (this.enlarged(panel) >= 0) this.paintLabel(panel, context, panel.tiles[0], panel.tiles[0].entry.label);
+  }
+
+  /** Where each map stands on the canvas, in whole device pixels. */
+  layOut(panel) {
+    const { view, width, height, dpr } = panel;
+    const one = this.enlarged(panel);
+    panel.rows = [];
+    panel.profile = null;
+    if (one >= 0) {
+      panel.tiles = [{ entry: view.maps[one], index: one, x: 0, y: 0, w: width, h: height }];
+      return;
+    }
+    panel.tiles = [];
+    if (view.kind === "maps") {
+      const side = Math.max(1, Math.ceil(Math.sqrt(view.maps.length)));
+      const gap = side > 1 ? Math.max(1, Math.round(2 * dpr)) : 0;
+      view.maps.forEach((entry, index) => {
+        const cut = (i, size) => Math.round((i * (size + gap)) / side);
+        const column = index % side, row = Math.floor(index / side);
+        const x = cut(column, width), y = cut(row, height);
+        panel.tiles.push({ entry, index, x, y, w: cut(column + 1, width) - gap - x, h: cut(row + 1, height) - gap - y });
+      });
+    } else if (view.kind === "bars") this.layOutBars(panel);
+  }
+
+  /** A row for each pictured channel, heaviest first, and at the right the profile of all channels. */
+  layOutBars(panel) {
+    const { view, width, height, dpr } = panel;
+    const rowHeight = Math.max(1.55 * this.fontPx * dpr, height / Math.max(1, view.bars.length));
+    const fit = Math.max(1, Math.floor(height / rowHeight));
+    const pictured = new Map(view.maps.map((entry, index) => [entry.channel, { entry, index }]));
+    let shown = view.bars.map((bar, rank) => ({ bar, rank }));
+    const all = shown.length;
+    if (all > fit) {
+      const active = this.activeChannel();
+      const top = Math.ceil((fit - 1) / 2), bottom = fit - 1 - top;
+      const chosen = shown.find((s) => s.bar.channel === active);
+      const middle = chosen && chosen.rank >= top && chosen.rank < all - bottom ? [chosen] : [];
+      const more = middle.length ? 0 : 1;
+      shown = [...shown.slice(0, top + more), ...middle, ...shown.slice(all - bottom)];
+    }
+    const h = Math.min(height / shown.length, height / 4);
+    const strip = all > shown.length ? Math.round(width * 0.2) : 0;
+    const room = width - (strip ? strip + Math.round(8 * dpr) : 0);
+    shown.forEach(({ bar, rank }, i) => {
+      const y = Math.round(i * h), bottom = Math.round((i + 1) * h) - Math.max(1, Math.round(2 * dpr));
+      const found = pictured.get(bar.channel);
+      const side = bottom - y;
+      panel.rows.push({ bar, rank, x: 0, y, w: room, h: side, gap: i > 0 && rank !== shown[i - 1].rank + 1 });
+      if (found) panel.tiles.push({ ...found, x: 0, y, w: side, h: side, row: true });
+    });
+    if (strip) panel.profile = { x: width - strip, y: 0, w: strip, h: height };
+  }
+
+  paintTile(panel, tile) {
+    const m = this.maps[tile.entry.map], { view } = panel;
+    const [height, width] = this.header.size;
+    const zoom = this.window.zoom;
+    const across = samples(m.w, view.stride[1], view.offset[1], this.window.x, width / zoom, tile.w);
+    const down = samples(m.h, view.stride[0], view.offset[0], this.window.y, height / zoom, tile.h);
+    const limits = m.rgb ? null : panel.limits(m);
+    const colours = colourise(m, panel.mapScale, limits, this.settings, this.mode);
+    raster(panel.pixels, panel.width, tile, colours, m.w, across, down);
+    const picture = view.over && this.opacity < 1 ? this.picture() : null;
+    if (!picture) return;
+    const { m: below, view: seen } = picture;
+    const under = { x: 0, y: 0, w: tile.w, h: tile.h };
+    const grey = new Uint32Array(tile.w * tile.h), heat = new Uint32Array(tile.w * tile.h);
+    raster(
+      grey, tile.w, under, greyColours(below), below.w,
+      samples(below.w, seen.stride[1], seen.offset[1], this.window.x, width / zoom, tile.w),
+      samples(below.h, seen.stride[0], seen.offset[0], this.window.y, height / zoom, tile.h),
+    );
+    raster(heat, tile.w, under, colours, m.w, across, down);
+    blend(grey, heat, this.opacity);
+    for (let y = 0; y < tile.h; y++) {
+      panel.pixels.set(grey.subarray(y * tile.w, (y + 1) * tile.w), (tile.y + y) * panel.width + tile.x);
+    }
+  }
+
+  picture() {
+    const panel = this.panels.find((p) => p.data.role === "picture");
+    const view = panel?.data.views.find((v) => v.scale === "rgb" && v.maps.length);
+    return view ? { view, m: this.maps[view.maps[0].map] } : null;
+  }
+
+  paintLabel(panel, context, tile, text) {
+    const px = Math.min(0.72 * this.fontPx * panel.dpr, tile.h / 3.2);
+    if (!text || px < 7 * panel.dpr) return;
+    context.font = `${px}px ${this.font}`;
+    context.textBaseline = "alphabetic";
+    context.textAlign = "left";
+    const pad = 0.32 * px, width = context.measureText(text).width + 2 * pad;
+    context.fillStyle = "rgba(12,14,18,.62)";
+    context.fillRect(tile.x, tile.y, Math.round(width), Math.round(1.4 * px));
+    context.fillStyle = "#fff";
+    context.fillText(text, tile.x + pad, tile.y + 1.04 * px);
+  }
+
+  barColour(view, value) {
+    const table = ramp(lutName(view.scale, this.settings.colormap), bends(view.scale) ? this.settings.gamma : 1);
+    const [lo, hi] = this.barLimits(view);
+    const c = table[Math.round(position(value, [lo, hi]) * (RAMP - 1))];
+    return `rgb(${c & 255},${(c >> 8) & 255},${(c >> 16) & 255})`;
+  }
+
+  barLimits(view) {
+    if (FIXED[view.scale]) return FIXED[view.scale];
+    const values = view.bars.map((b) => b.value).filter((v) => v !== null);
+    const lo = Math.min(0, ...values), hi = Math.max(0, ...values);
+    return view.scale === "signed" ? [-Math.max(-lo, hi), Math.max(-lo, hi)] : [lo, hi];
+  }
+
+  /** Bars start at what is neutral: 0.5 where the scale chooses between two levels, else zero. */
+  neutral(view) {
+    return view.scale === "weight" ? 0.5 : 0;
+  }
+
+  paintBars(panel, context) {
+    if (this.enlarged(panel) >= 0) return;
+    const { view, dpr } = panel;
+    const limits = this.barLimits(view), zero = position(this.neutral(view), limits);
+    const px = 0.78 * this.fontPx * dpr;
+    context.font = `${px}px ${this.font}`;
+    context.textBaseline = "middle";
+    const wide = Math.max(...panel.rows.map((r) => context.measureText(r.bar.label).width), 0);
+    const figures = context.measureText(`${MINUS}0.000`).width;
+    for (const row of panel.rows) {
+      const middle = row.y + row.h / 2;
+      const left = row.h + 5 * dpr + wide + 5 * dpr;
+      const right = row.x + row.w - figures - 4 * dpr;
+      const span = Math.max(8 * dpr, right - left);
+      context.fillStyle = this.soft;
+      context.textAlign = "right";
+      context.fillText(row.bar.label, left - 5 * dpr, middle);
+      context.fillStyle = this.faint;
+      context.fillRect(left, row.y + row.h * 0.22, span, row.h * 0.56);
+      if (row.bar.value !== null) {
+        const t = position(row.bar.value, limits);
+        const from = left + Math.min(t, zero) * span, to = left + Math.max(t, zero) * span;
+        context.fillStyle = this.barColour(view, row.bar.value);
+        context.fillRect(from, row.y + row.h * 0.22, Math.max(dpr, to - from), row.h * 0.56);
+        context.fillStyle = this.soft;
+        context.fillRect(Math.round(left + zero * span), row.y + row.h * 0.12, Math.max(1, dpr), row.h * 0.76);
+        context.fillStyle = this.ink;
+        context.textAlign = "right";
+        context.fillText(number(row.bar.value).text, row.x + row.w, middle);
+      }
+      if (row.gap) {
+        context.fillStyle = this.soft;
+        context.fillRect(0, row.y - 1.5 * dpr, row.w, Math.max(1, dpr));
+      }
+    }
+    const strip = panel.profile;
+    if (!strip) return;
+    const n = view.bars.length, each = strip.h / n;
+    context.fillStyle = this.faint;
+    context.fillRect(strip.x, strip.y, strip.w, strip.h);
+    view.bars.forEach((bar, rank) => {
+      if (bar.value === null) return;
+      const t = position(bar.value, limits);
+      const from = strip.x + Math.min(t, zero) * strip.w, to = strip.x + Math.max(t, zero) * strip.w;
+      context.fillStyle = this.barColour(view, bar.value);
+      context.fillRect(from, strip.y + rank * each, Math.max(1, to - from), Math.max(1, each + 0.5));
+    });
+    context.fillStyle = this.soft;
+    context.fillRect(Math.round(strip.x + zero * strip.w), strip.y, Math.max(1, dpr), strip.h);
+  }
+
+  branchColour(bars, index) {
+    const list = BRANCH_COLOURS[this.mode];
+    return list[Math.min(bars.length, list.length - 1)]?.[index] ?? this.ink;
+  }
+
+  paintNumbers(panel, context) {
+    const { view, width, height, dpr } = panel;
+    const n = Math.max(1, view.bars.length);
+    const limits = this.barLimits(view);
+    const block = Math.min(height / n, 5.4 * this.fontPx * dpr), top = (height - block * n) / 2;
+    const big = Math.min(block * 0.46, 2.1 * this.fontPx * dpr), small = Math.min(block * 0.24, 0.95 * this.fontPx * dpr);
+    const inset = Math.round(4 * dpr);
+    view.bars.forEach((bar, index) => {
+      const y = top + index * block, colour = this.branchColour(view.bars, index);
+      const baseline = y + block * 0.56;
+      context.textBaseline = "alphabetic";
+      context.textAlign = "left";
+      context.fillStyle = colour;
+      context.font = `600 ${small}px ${this.font}`;
+      context.fillText(bar.label, inset, baseline, width * 0.55);
+      context.textAlign = "right";
+      context.font = `600 ${big}px ${this.font}`;
+      context.fillText(bar.value === null ? this.t("not_number") : number(bar.value).text, width - inset, baseline);
+      const barTop = y + block * 0.68, tall = Math.max(3 * dpr, block * 0.12);
+      context.fillStyle = this.faint;
+      context.fillRect(inset, barTop, width - 2 * inset, tall);
+      if (bar.value === null) return;
+      context.fillStyle = colour;
+      context.fillRect(inset, barTop, position(bar.value, limits) * (width - 2 * inset), tall);
+    });
+  }
+
+  // --- overlays --------------------------------------------------------------------------------
+  paintOverlays() {
+    const place = this.place();
+    for (const panel of this.panels) {
+      // Rows of a long list of bars follow the active channel, so that panel is laid out again when it changes.
+      if (panel.view.kind === "bars" && panel.barsFor !== this.activeChannel()) {
+        panel.barsFor = this.activeChannel();
+        if (this.enlarged(panel) < 0) this.paintPanel(panel);
+      }
+      this.paintOverlay(panel, place);
+      this.paintFoot(panel, place);
+    }
+    this.paintSum(place);
+  }
+
+  /** The rectangle of picture span [x0 x1] x [y0 y1] on a tile, in device pixels. */
+  onTile(tile, x0, x1, y0, y1) {
+    const [height, width] = this.header.size, { x, y, zoom } = this.window;
+    const kx = (tile.w * zoom) / width, ky = (tile.h * zoom) / height;
+    return [tile.x + (x0 - x) * kx, tile.y + (y0 - y) * ky, (x1 - x0) * kx, (y1 - y0) * ky];
+  }
+
+  paintOverlay(panel, place) {
+    const context = panel.over.getContext("2d"), { dpr, view } = panel;
+    context.clearRect(0, 0, panel.width, panel.height);
+    const active = this.activeMap(panel);
+    const pin = this.settings.pin && { x: this.settings.pin[0], y: this.settings.pin[1] };
+    const apart = pin && (pin.x !== place.x || pin.y !== place.y);
+    for (const tile of panel.tiles) {
+      context.save();
+      context.beginPath();
+      context.rect(tile.x, tile.y, tile.w, tile.h);
+      context.clip();
+      const main = panel.tiles.length === 1 || tile.index === active;
+      if (apart) this.outline(context, panel, tile, pin, { faint: true, dash: true });
+      this.outline(context, panel, tile, place, { faint: !main, pinned: pin && !apart });
+      context.restore();
+    }
+    if (panel.tiles.length > 1 && view.kind === "maps") {
+      const tile = panel.tiles.find((t) => t.index === active);
+      if (tile) this.frameTile(context, panel, tile);
+    }
+    if (view.kind === "bars" && this.enlarged(panel) < 0) this.markBars(context, panel);
+  }
+
+  /** The active map's frame: a white line inside, so that it stands out from dark maps, and ink in the gap. */
+  frameTile(context, { dpr }, tile) {
+    for (const [colour, inset, thick] of [["#fff", 1.25, 1.5], [this.ink, -0.5, 2]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = thick * dpr;
+      context.strokeRect(tile.x + inset * dpr, tile.y + inset * dpr, tile.w - 2 * inset * dpr, tile.h - 2 * inset * dpr);
+    }
+  }
+
+  outline(context, panel, tile, place, { faint = false, dash = false, pinned = false } = {}) {
+    const { dpr, view } = panel;
+    const [height, width] = this.header.size;
+    const spans = (stride, offset, h, w) => {
+      const row = cellAt(place.y + 0.5, h, stride[0], offset[0]);
+      const column = cellAt(place.x + 0.5, w, stride[1], offset[1]);
+      return [...cellSpan(column, w, stride[1], offset[1], width), ...cellSpan(row, h, stride[0], offset[0], height)];
+    };
+    const box = (rect, colour, thick) => {
+      let [x, y, w, h] = rect;
+      context.setLineDash(dash && w > 10 * dpr ? [3 * dpr, 2 * dpr] : []);
+      const grow = 0.75 * dpr; // drawn around the cell, so that its colour stays visible
+      [x, y, w, h] = [x - grow, y - grow, w + 2 * grow, h + 2 * grow];
+      context.strokeStyle = colour === "#fff" ? "rgba(0,0,0,.9)" : "rgba(255,255,255,.95)";
+      context.lineWidth = (thick + 1.6) * dpr;
+      context.strokeRect(x, y, w, h);
+      context.strokeStyle = colour;
+      context.lineWidth = thick * dpr;
+      context.strokeRect(x, y, w, h);
+    };
+    const thick = faint ? 0.8 : 1.4;
+    if (panel.data.role !== "picture") {
+      const m = this.maps[tile.entry.map];
+      box(this.onTile(tile, ...spans(view.stride, view.offset, m.h, m.w)), tile.row ? "#fff" : "#111", tile.row ? 0.8 : thick);
+      return;
+    }
+    // On the picture: the true cell of high and of low around the place, and a cross through the place itself.
+    const [px, py, pw, ph] = this.onTile(tile, place.x, place.x + 1, place.y, place.y + 1);
+    if (!dash) {
+      const cx = px + pw / 2, cy = py + ph / 2;
+      for (const [colour, thin] of [["rgba(255,255,255,.55)", 2], ["rgba(0,0,0,.6)", 0.8]]) {
+        context.strokeStyle = colour;
+        context.lineWidth = thin * dpr;
+        context.beginPath();
+        context.moveTo(cx, tile.y);
+        context.lineTo(cx, tile.y + tile.h);
+        context.moveTo(tile.x, cy);
+        context.lineTo(tile.x + tile.w, cy);
+        context.stroke();
+      }
+    }
+    const boxes = new Map();
+    for (const role of ["low", "high", "fused"]) {
+      const level = this.panels.find((p) => p.data.role === role);
+      const shown = level?.data.views.find((v) => v.key.startsWith("own") && v.maps.length) ?? level?.view;
+      if (!shown?.maps.length) continue;
+      const m = this.maps[shown.maps[0].map];
+      const rect = this.onTile(tile, ...spans(shown.stride, shown.offset, m.h, m.w));
+      if (!boxes.has(rect.join())) boxes.set(rect.join(), [rect, ROLE_COLOURS.light[role]]);
+    }
+    for (const [rect, colour] of [...boxes.values()].reverse()) box(rect, colour, thick); // the finest on top
+    if (!boxes.size) box([px, py, pw, ph], "#111", thick);
+    if (pinned) {
+      context.setLineDash([]);
+      context.fillStyle = "#fff";
+      context.strokeStyle = "#111";
+      context.lineWidth = dpr;
+      context.beginPath();
+      context.arc(px + pw / 2, py + ph / 2, 2.2 * dpr, 0, 2 * Math.PI);
+      context.fill();
+      context.stroke();
+    }
+  }
+
+  markBars(context, panel) {
+    const channel = this.activeChannel(), { dpr } = panel;
+    const row = panel.rows.find((r) => r.bar.channel === channel);
+    context.strokeStyle = this.ink;
+    context.lineWidth = 1.2 * dpr;
+    if (row) context.strokeRect(0.6 * dpr, row.y + 0.1 * dpr, row.w - 0.2 * dpr, row.h);
+    const rank = panel.view.bars.findIndex((b) => b.channel === channel);
+    if (panel.profile && rank >= 0) {
+      const { x, y, w, h } = panel.profile, n = panel.view.bars.length;
+      const at = y + ((rank + 0.5) * h) / n;
+      context.strokeRect(x + 0.6 * dpr, at - Math.max(2 * dpr, h / n / 2), w - 1.2 * dpr, Math.max(4 * dpr, h / n));
+    }
+  }
+
+  // --- words and numbers under the panels --------------------------------------------------------
+  named(entry, text) {
+    if (entry.channel !== null) return this.t("named", { name: this.t("channel", { n: entry.channel }), value: text });
+    return entry.label ? this.t("named", { name: entry.label, value: text }) : text;
+  }
+
+  paintFoot(panel, place) {
+    const { view, data } = panel;
+    if (data.role === "picture") {
+      say(panel.lo, this.header.credit);
+      tip(panel.lo, this.header.credit);
+      say(panel.value, "");
+      say(panel.hi, this.t("xy", place));
+      this.paintScale(panel, null, null);
+      return;
+    }
+    const at = this.activeMap(panel);
+    const entry = view.maps[at];
+    let limits = null, mark = null, text = "";
+    let ends = ["", ""];
+    if (view.kind === "numbers") ends = ["", ""];
+    else if (view.kind === "bars") {
+      limits = this.barLimits(view);
+      const bar = view.bars.find((b) => b.channel === this.activeChannel());
+      if (bar && bar.value !== null) {
+        mark = bar.value;
+        text = this.t("named", { name: this.t("channel", { n: bar.label }), value: number(bar.value).text });
+      }
+    } else if (view.scale === "rgb") {
+      if (entry) {
+        const m = this.maps[entry.map], i = 3 * this.cell(view, m, place).index;
+        text = this.named(entry, `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`);
+      }
+    } else {
+      const m = this.maps[(entry ?? view.maps[0])?.map];
+      if (m) limits = panel.limits(m);
+      if (entry) {
+        const value = at16(m, this.cell(view, m, place).index);
+        if (Number.isFinite(value)) mark = value;
+        const shown = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
+        const constant = m.lo === m.hi && !m.holes;
+        text = constant ? this.t("constant", { name: this.named(entry, shown) }) : this.named(entry, shown);
+      }
+    }
+    if (limits) ends = this.ends(view, limits);
+    say(panel.lo, ends[0]);
+    say(panel.hi, ends[1]);
+    say(panel.value, text);
+    tip(panel.value, text);
+    this.paintScale(panel, limits, mark);
+  }
+
+  ends(view, [lo, hi]) {
+    if (view.scale === "weight") return [this.t("high_wins"), this.t("low_wins")];
+    if (view.scale === "phase") return [`${MINUS}π`, "π"];
+    return [number(lo, 0, true).text, number(hi, 0, true).text];
+  }
+
+  paintScale(panel, limits, mark) {
+    const scale = panel.view.kind === "bars" ? panel.view.scale : panel.mapScale;
+    const shown = Boolean(limits);
+    panel.scale.style.visibility = shown ? "visible" : "hidden";
+    if (!shown) return;
+    const flat = limits[0] === limits[1];
+    const name = lutName(scale, this.settings.colormap), gamma = bends(scale) ? this.settings.gamma : 1;
+    const width = Math.max(1, Math.round(panel.scale.clientWidth * panel.dpr));
+    const key = `${name} ${gamma} ${flat} ${width}`;
+    if (panel.barKey !== key) {
+      panel.barKey = key;
+      panel.bar.width = width;
+      panel.bar.height = 1;
+      const context = panel.bar.getContext("2d"), image = context.createImageData(width, 1);
+      const pixels = new Uint32Array(image.data.buffer), table = ramp(name, gamma);
+      for (let i = 0; i < width; i++) pixels[i] = table[flat ? Math.round(flatPosition(scale) * (RAMP - 1)) : Math.round((i / Math.max(1, width - 1)) * (RAMP - 1))];
+      context.putImageData(image, 0, 0);
+    }
+    panel.tick.hidden = mark === null || flat;
+    if (mark !== null) panel.tick.style.left = `${(100 * position(mark, limits)).toFixed(2)}%`;
+  }
+
+  paintSum(place) {
+    const { sum, header } = this, channel = this.activeChannel();
+    const pin = this.settings.pin;
+    const pinned = Boolean(pin && pin[0] === place.x && pin[1] === place.y);
+    const where = this.t(channel === null ? "place" : "place_channel", { x: place.x, y: place.y, n: channel });
+    say(sum.place, pinned ? this.t("pinned", { place: where }) : where);
+    sum.place.dataset.pinned = pinned ? "yes" : "no";
+    const parts = header.arithmetic ? this.equation(header.arithmetic, channel, place) : this.readings(channel, place);
+    const key = JSON.stringify([parts, this.mode]);
+    if (this.sumKey !== key) {
+      this.sumKey = key;
+      sum.maths.replaceChildren(...parts.map(([text, role]) => el("span", { "data-role": role, text })));
+    }
+    const notes = this.panels.filter((p) => p.view.note).map((p) => p.view.note);
+    const note = notes.join(" · ");
+    say(sum.note, note);
+    tip(sum.note, note);
+  }
+
+  /** What low, high, weight and fused are at the place, where a method has no equation for one element. */
+  readings(channel, place) {
+    const parts = [];
+    for (const panel of this.panels) {
+      if (panel.data.role === "picture" || panel.view.kind === "numbers" || panel.view.scale === "rgb") continue;
+      const at = this.activeMap(panel);
+      const own = panel.view.maps[at];
+      const found = panel.view.kind === "bars" ? this.numberOf(panel.view, channel, place) : own && this.numberOf(
+        { ...panel.view, maps: [{ ...own, channel: null }] }, null, place,
+      );
+      if (!found) continue;
+      const shown = Number.isFinite(found.value) ? number(found.value, found.step).text : this.t("not_number");
+      parts.push([parts.length ? "   " : "", ""], [`${panel.data.title}\u2002`, `word ${panel.data.role}`], [shown, panel.data.role]);
+    }
+    return parts;
+  }
+
+  equation(arithmetic, channel, place) {
+    const exact = {}, shown = {}, texts = {}, constants = {};
+    let slack = 0;
+    for (const [name, value] of Object.entries(arithmetic.constants)) {
+      const n = number(value);
+      [exact[name], shown[name], texts[name], constants[name]] = [value, n.value, number(value, 0, true), value];
+    }
+    for (const [name, [id, key]] of Object.entries(arithmetic.sources)) {
+      const view = this.header.panels.find((p) => p.id === id)?.views.find((v) => v.key === key);
+      const found = view && this.numberOf(view, channel, place);
+      const n = number(found?.value ?? NaN, found?.step ?? 0);
+      [exact[name], shown[name], texts[name]] = [found?.value ?? NaN, n.value, n];
+      slack += found?.step ?? 0;
+    }
+    const key = JSON.stringify([arithmetic.template, constants]);
+    if (this.parsedKey !== key) {
+      this.parsedKey = key;
+      const [left, right] = simplify(arithmetic.template, constants);
+      this.parsed = { left, right, compute: parse(right), solve: parse(left) };
+    }
+    const { left, right, compute, solve } = this.parsed;
+    const result = left.match(/^\{(\w+)\}$/)?.[1];
+    let sign = left ? "≈" : "";
+    if (compute && solve) {
+      const value = compute(shown), wanted = result ? texts[result] : number(solve(shown));
+      const gap = Math.abs(compute(exact) - solve(exact));
+      const room = 0.02 * Math.abs(solve(exact)) + 4 * slack + 1e-4;
+      if (wanted && Number.isFinite(value) && same(value, wanted.value, wanted)) sign = "=";
+      if (gap > room) sign = "≠";
+    }
+    const roleOf = { x: "low", y: "high", z: "fused" };
+    const side = (text) => {
+      const parts = [];
+      const pieces = text.split(/(\{\w+\})/).filter(Boolean);
+      pieces.forEach((piece, i) => {
+        const name = piece.match(/^\{(\w+)\}$/)?.[1];
+        if (!name) return parts.push([piece, ""]);
+        const value = texts[name];
+        if (!value) return parts.push([piece, ""]);
+        const after = /[+\-−–·×*/]\s*$/.test(pieces[i - 1] ?? "");
+        const words = Number.isNaN(value.value) ? this.t("not_number") : value.text;
+        parts.push([after && value.value < 0 ? `(${words})` : words, roleOf[name] ?? "weight"]);
+      });
+      return parts;
+    };
+    return left ? [...side(left), [` ${sign} `, "relation"], ...side(right)] : side(right);
+  }
+
+  // --- pointer ---------------------------------------------------------------------------------
+  locate(panel, event) {
+    const box = panel.over.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * panel.width;
+    const y = ((event.clientY - box.top) / box.height) * panel.height;
+    const inside = (r) => x >= r.x && x < r.x + r.w && y >= r.y && y < r.y + r.h;
+    const tile = panel.tiles.find(inside);
+    if (tile) {
+      const [height, width] = this.header.size, w = this.window;
+      const u = w.x + ((x - tile.x) / tile.w) * (width / w.zoom), v = w.y + ((y - tile.y) / tile.h) * (height / w.zoom);
+      const place = { x: Math.min(width - 1, Math.max(0, Math.floor(u))), y: Math.min(height - 1, Math.max(0, Math.floor(v))) };
+      return { tile, place, u, v, channel: tile.entry.channel, index: tile.index };
+    }
+    const row = panel.rows?.find(inside);
+    if (row) return { channel: row.bar.channel };
+    if (panel.profile && inside(panel.profile)) {
+      const n = panel.view.bars.length;
+      const rank = Math.min(n - 1, Math.floor(((y - panel.profile.y) / panel.profile.h) * n));
+      return { channel: panel.view.bars[rank].channel };
+    }
+    return null;
+  }
+
+  moved(panel, event) {
+    if (this.drag) {
+      const dx = event.clientX - this.drag.x, dy = event.clientY - this.drag.y;
+      if (this.drag.moved || Math.hypot(dx, dy) > 4) this.panBy(panel, dx, dy);
+      return;
+    }
+    const found = this.locate(panel, event);
+    if (!found) return;
+    this.hover(panel, found);
+    panel.over.style.cursor = this.window.zoom > 1 ? "grab" : "crosshair";
+  }
+
+  hover(panel, found) {
+    this.hovering = panel;
+    const linked = this.linked(panel);
+    this.rest = {
+      ...(found.place ?? this.place()),
+      channel: linked && found.channel !== null ? found.channel : this.rest.channel,
+    };
+    if (!linked && found.index !== undefined) panel.own = found.index;
+    this.refreshOverlay();
+  }
+
+  left() {
+    if (this.drag) return;
+    this.hovering = null;
+    this.refreshOverlay();
+  }
+
+  pressed(panel, event) {
+    if (event.button !== 0) return;
+    const found = this.locate(panel, event);
+    if (found) this.hover(panel, found);
+    this.drag = { x: event.clientX, y: event.clientY, window: { ...this.window }, moved: false, tile: found?.tile };
+    panel.over.setPointerCapture(event.pointerId);
+  }
+
+  panBy(panel, dx, dy) {
+    this.drag.moved = true;
+    const tile = this.drag.tile;
+    if (!tile || this.drag.window.zoom <= 1) return;
+    const [height, width] = this.header.size, { zoom } = this.drag.window;
+    this.window.x = this.drag.window.x - ((dx * panel.dpr) / tile.w) * (width / zoom);
+    this.window.y = this.drag.window.y - ((dy * panel.dpr) / tile.h) * (height / zoom);
+    this.clampWindow();
+    panel.over.style.cursor = "grabbing";
+    this.later();
+  }
+
+  released(panel, event) {
+    const drag = this.drag;
+    this.drag = null;
+    if (panel.over.hasPointerCapture(event.pointerId)) panel.over.releasePointerCapture(event.pointerId);
+    panel.over.style.cursor = this.window.zoom > 1 ? "grab" : "crosshair";
+    if (!drag || drag.moved) return;
+    // The second click of a double click enlarges: the pin goes back to what it was before the first.
+    const now = event.timeStamp;
+    if (this.click && now - this.click.time < 400 && this.click.panel === panel) return;
+    this.click = { time: now, panel, pin: this.settings.pin, pin_channel: this.settings.pin_channel };
+    const found = this.locate(panel, event);
+    if (!found) return;
+    const place = found.place ?? this.place();
+    const pin = this.settings.pin;
+    const again = pin && this.sameCell(place, { x: pin[0], y: pin[1] }) && this.activeChannel() === this.settings.pin_channel;
+    this.pin(again ? null : place);
+  }
+
+  /** Whether two places lie in one cell of the finest level on the board. */
+  sameCell(a, b) {
+    const finest = this.finest();
+    if (!finest) return a.x === b.x && a.y === b.y;
+    const { view, m } = finest;
+    return this.cell(view, m, a).index === this.cell(view, m, b).index;
+  }
+
+  finest() {
+    let best = null;
+    for (const panel of this.panels) {
+      const entry = panel.view.maps[0];
+      if (!entry || !["low", "high", "fused"].includes(panel.data.role)) continue;
+      if (!best || panel.view.stride[0] < best.view.stride[0]) best = { view: panel.view, m: this.maps[entry.map] };
+    }
+    return best;
+  }
+
+  doubled(panel, event) {
+    event.preventDefault();
+    if (this.click) {
+      this.settings.pin = this.click.pin;
+      this.settings.pin_channel = this.click.pin_channel;
+      this.click = null;
+      this.report(0);
+    }
+    if (panel.data.role === "picture") return this.resetZoom();
+    const found = this.locate(panel, event);
+    this.toggleBig(panel, found?.index ?? panel.view.maps.findIndex((m) => m.channel === found?.channel));
+  }
+
+  toggleBig(panel, index) {
+    if (this.big) this.big = null;
+    else if (index >= 0 && panel.view.maps.length > 1) {
+      const linked = this.linked(panel);
+      this.big = { panel: panel.id, index, linked, channel: panel.view.maps[index].channel };
+    } else return;
+    this.root.dataset.enlarged = this.big ? "yes" : "no";
+    this.paint();
+  }
+
+  wheeled(panel, event) {
+    const found = this.locate(panel, event);
+    if (!found?.tile || event.ctrlKey) return;
+    if (this.window.zoom <= 1 && event.deltaY > 0) return; // nothing to zoom out of: let the page scroll
+    event.preventDefault();
+    const lines = event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1;
+    this.zoomAt(found.u, found.v, 2 ** (-(event.deltaY * lines) / 240));
+  }
+
+  zoomAt(u, v, factor) {
+    const w = this.window, before = w.zoom;
+    let zoom = Math.min(MAX_ZOOM, Math.max(1, before * factor));
+    if (zoom < 1.02) zoom = 1;
+    w.x = u - ((u - w.x) * before) / zoom;
+    w.y = v - ((v - w.y) * before) / zoom;
+    w.zoom = zoom;
+    this.clampWindow();
+    this.later();
+  }
+
+  clampWindow() {
+    const [height, width] = this.header.size, w = this.window;
+    w.x = Math.min(width - width / w.zoom, Math.max(0, w.x));
+    w.y = Math.min(height - height / w.zoom, Math.max(0, w.y));
+  }
+
+  resetZoom() {
+    this.window = { x: 0, y: 0, zoom: 1 };
+    this.later();
+  }
+
+  // --- keyboard --------------------------------------------------------------------------------
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") {
+      if (!this.help.hidden) this.showHelp(false);
+      else if (this.big) this.toggleBig(this.panels[0], -1);
+      else if (this.settings.pin) this.pin(null);
+      else return;
+      event.preventDefault();
+      return;
+    }
+    if (/^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+    const onCanvas = event.target.tagName === "CANVAS";
+    const panel = onCanvas ? this.panels.find((p) => p.over === event.target) : null;
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (onCanvas && arrows[event.key]) this.step(...arrows[event.key]);
+    else if (event.key === "[" || event.key === "]") this.stepChannel(panel, event.key === "]" ? 1 : -1);
+    else if (event.key === "0") this.resetZoom();
+    else if (event.key === "+" || event.key === "=") this.zoomAt(this.place().x + 0.5, this.place().y + 0.5, 1.5);
+    else if (event.key === "-") this.zoomAt(this.place().x + 0.5, this.place().y + 0.5, 1 / 1.5);
+    else if (event.key === "?") this.showHelp(this.help.hidden);
+    else if (event.key === "Enter" && panel) this.toggleBig(panel, this.activeMap(panel));
+    else if (event.key === " " && panel) this.pin(this.settings.pin ? null : this.place());
+    else return;
+    event.preventDefault();
+  }
+
+  /** Move the pinned place to the middle of the neighbouring cell of the finest level. */
+  step(dx, dy) {
+    const [height, width] = this.header.size, here = this.place(), finest = this.finest();
+    this.hovering = null;
+    const move = (p, d, axis, size) => {
+      if (!d) return p;
+      if (!finest) return Math.min(size - 1, Math.max(0, p + d));
+      const { view, m } = finest, n = axis ? m.w : m.h;
+      const i = Math.min(n - 1, Math.max(0, cellAt(p + 0.5, n, view.stride[axis], view.offset[axis]) + d));
+      return Math.min(size - 1, Math.max(0, Math.round(view.offset[axis] + i * view.stride[axis] - 0.5)));
+    };
+    const place = { x: move(here.x, dx, 1, width), y: move(here.y, dy, 0, height) };
+    this.rest = { ...this.rest, ...place };
+    this.pin(place);
+    this.follow(place);
+  }
+
+  /** Keep a place moved by keyboard inside a zoomed window. */
+  follow({ x, y }) {
+    const [height, width] = this.header.size, w = this.window;
+    const outside = x < w.x || x >= w.x + width / w.zoom || y < w.y || y >= w.y + height / w.zoom;
+    if (!outside) return;
+    w.x = x + 0.5 - width / w.zoom / 2;
+    w.y = y + 0.5 - height / w.zoom / 2;
+    this.clampWindow();
+    this.later();
+  }
+
+  stepChannel(panel, by) {
+    const next = (list, current) => list[(list.indexOf(current) + by + list.length) % list.length];
+    if (panel && !this.linked(panel)) {
+      const n = panel.view.maps.length;
+      if (n) panel.own = (panel.own + by + n) % n;
+      if (this.big?.panel === panel.id) this.big.index = panel.own;
+      return this.later();
+    }
+    const channels = this.header.channels;
+    if (!channels.length) return;
+    const current = this.activeChannel();
+    const channel = channels.includes(current) ? next(channels, current) : channels[0];
+    this.hovering = null;
+    this.rest = { ...this.rest, channel };
+    if (this.big?.linked) this.big.channel = channel;
+    if (this.settings.pin) {
+      this.settings.pin_channel = channel;
+      this.report(280);
+    }
+    this.later();
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Streamlit runs this again at each new data or theme; the board lives as long as its element.
+// ---------------------------------------------------------------------------------------------
+
+const boards = new WeakMap();
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  const root = parentElement.querySelector(".board");
+  if (!root || !data) return undefined;
+  let view = boards.get(parentElement);
+  if (!view || view.root !== root) {
+    view?.destroy();
+    view = new BoardView(root);
+    boards.set(parentElement, view);
+  }
+  view.receive(data, (changes) => setTriggerValue("changes", changes));
+  return () => {
+    view.destroy();
+    boards.delete(parentElement);
+  };
+}
