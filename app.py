@@ -6,7 +6,7 @@ import fusionviz  # first: it sets what OpenMP must know before torch loads
 from fusionviz.ui import frame, session
 from fusionviz.ui.words import say
 
-st.set_page_config(page_title="fusionviz", page_icon=":material/layers:", layout="wide")
+st.set_page_config(page_title="fusionviz", page_icon="assets/icon.svg", layout="wide")
 
 PAGES = "fusionviz/ui/pages"
 page = st.navigation(

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fusionviz import state, texts
-from fusionviz.errors import FusionvizError, PictureError
+from fusionviz.errors import FusionvizError, PictureError, WeightsError
 from fusionviz.selection import FITS, Selection
 
 
@@ -262,9 +262,12 @@ def _fetch(options: argparse.Namespace) -> None:
     for name in options.names:
         known = weights.published(name)
         if (path := weights.cached(name)) is not None:
-            weights.verify(path)
-            print(texts.text("cli.fetch_there", name=name, path=path))
-            continue
+            try:
+                weights.verify(path)
+                print(texts.text("cli.fetch_there", name=name, path=path))
+                continue
+            except WeightsError as damaged:  # fetching it again is what mends it
+                print(f"fusionviz: {damaged}", file=sys.stderr)
         bar = _Bar(f"{name} ({known.name})")
         path = weights.fetch(name, progress=bar)
         bar.end()

@@ -53,8 +53,7 @@ def title(device: str) -> str:
         return torch.cuda.get_device_name(kind)
     if kind.type == "mps":
         return f"Apple GPU ({platform.machine()})"
-    cores = os.cpu_count() or 1
-    return f"CPU · {torch.get_num_threads()}/{cores}"
+    return f"CPU × {os.cpu_count() or 1}"
 
 
 @cache

@@ -110,7 +110,7 @@ def backbone(
     notices: tuple[FusionvizError, ...] = ()
     path, provenance = None, None
     if source.startswith("file:"):
-        path = Path(source.removeprefix("file:")).expanduser()
+        path = Path(source.removeprefix("file:"))
         provenance = Provenance("pretrained", path.name)
     elif source == "auto" and (path := weights.cached(key)) is not None:
         provenance = Provenance("pretrained", weights.published(key).name)

@@ -85,7 +85,7 @@ class _Builder:
         fused = self.study.result.fused
         views = self.views_of(fused, "fused", self.channels)
         for name, out in self.study.result.outputs.items():
-            if name != "fused" and isinstance(out, FeatureMap):
+            if out.tensor is not fused.tensor:
                 views += self.views_of(out, name, tuple(c for c in self.channels if c < out.channels))
         title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
         return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))

@@ -146,12 +146,17 @@ class Canvas:
         self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor=theme.paper)
         self.theme, self.language = theme, language
         self.family = fonts.families(language)
+        self._order = 0
         self.to_dots = Affine2D().scale(1 / 72, -1 / 72).translate(0, HEIGHT / 72) + self.figure.dpi_scale_trans
 
     # --- words -------------------------------------------------------------------------------
     def width(self, text: str, size: float, *, bold: bool = False, family: list[str] | None = None) -> float:
         """Return how wide a text is, in points."""
-        return fonts.width(text, size, family or self.family, bold=bold)
+        return fonts.width(self.spelt(text), size, family or self.family, bold=bold)
+
+    def spelt(self, text: str) -> str:
+        """Return the text with the middle dot of Latin typesetting: a Chinese font's own is as wide as a word sign."""
+        return text.replace(" · ", " ⋅ ") if self.language == "zh" else text
 
     def text(
         self,
@@ -168,6 +173,7 @@ class Canvas:
     ) -> float:
         """Write one line, cut with an ellipsis to `room` points if given; returns its width."""
         family = family or self.family
+        text = self.spelt(text)
         if room is not None:
             text = fonts.shorten(text, size, family, room, bold=bold)
         self.figure.text(
@@ -182,8 +188,16 @@ class Canvas:
             va="baseline",
             transform=self.to_dots,
             parse_math=False,
+            zorder=self._next(),
         )
         return self.width(text, size, bold=bold, family=family)
+
+    def fitted(
+        self, text: str, size: float, least: float, room: float, *, bold: bool = False, family: list[str] | None = None
+    ) -> float:
+        """Return the largest size from `size` down to `least` at which a text fits into `room` points."""
+        wide = self.width(text, size, bold=bold, family=family)
+        return size if wide <= room else max(least, size * room / wide * 0.995)
 
     def run(
         self,
@@ -197,6 +211,7 @@ class Canvas:
         bold: bool = False,
     ) -> float:
         """Write (text, colour) parts one after another as one line; returns its width."""
+        parts = [(self.spelt(text), colour) for text, colour in parts]
         widths = [self.width(t, size, family=family, bold=bold) for t, _ in parts]
         total = sum(widths)
         x -= {"left": 0.0, "center": total / 2, "right": total}[align]
@@ -206,13 +221,6 @@ class Canvas:
                 self.text(x + lead, y, text.strip(), size, colour, family=family, bold=bold)
             x += wide
         return total
-
-    def paragraph(self, x: float, y: float, text: str, size: float, colour: str, room: float, lines: int) -> int:
-        """Write a text over at most `lines` lines; returns how many it took."""
-        found = fonts.wrap(text, size, self.family, room, lines)
-        for i, line in enumerate(found):
-            self.text(x, y + i * size * 1.35, line, size, colour)
-        return len(found)
 
     # --- shapes ------------------------------------------------------------------------------
     def card(
@@ -239,12 +247,18 @@ class Canvas:
 
     def _add(self, patch: Artist) -> None:
         patch.set_transform(self.to_dots)
+        patch.set_zorder(self._next())
         self.figure.add_artist(patch)
 
-    def pill(self, right: float, y: float, text: str, kind: str, room: float, size: float = 7.0) -> float:
+    def _next(self) -> int:
+        """What is drawn later lies on top, whatever kind of thing it is."""
+        self._order += 1
+        return self._order
+
+    def pill(self, right: float, y: float, text: str, kind: str, room: float, size: float = 7.2) -> float:
         """Write a badge that ends at `right` on the baseline y; returns its width."""
         ink, ground = self.theme.badge(kind)
-        text = fonts.shorten(text, size, self.family, room - 10)
+        text = fonts.shorten(self.spelt(text), size, self.family, room - 10)
         wide = self.width(text, size) + 10
         self.card(right - wide, y - size - 1.6, wide, size + 5.0, ground, radius=(size + 5) / 2)
         self.text(right - wide / 2, y, text, size, ink, align="center")
@@ -253,7 +267,9 @@ class Canvas:
     # --- maps --------------------------------------------------------------------------------
     def maps(self, tiles: list[Tile], boxes: list[tuple[float, float, float, float]], size: tuple[int, int]) -> None:
         """Paint maps into boxes (x, y, w, h); each fills its box with the whole picture of `size` (h, w) pixels."""
-        self.figure.add_artist(Maps(tiles, boxes, size))
+        maps = Maps(tiles, boxes, size)
+        maps.set_zorder(self._next())
+        self.figure.add_artist(maps)
 
     # --- formulas ----------------------------------------------------------------------------
     def formula(self, x: float, y: float, tex: str, size: float, room: float) -> float:
@@ -284,6 +300,7 @@ class Canvas:
             if paths:
                 whole = PathPatch(Path.make_compound_path(*paths), fc=colour, ec="none", lw=0)
                 whole.set_transform(place)
+                whole.set_zorder(self._next())
                 self.figure.add_artist(whole)
         return min(wide, room)
 

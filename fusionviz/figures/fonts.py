@@ -52,7 +52,7 @@ def language_for(language: str) -> tuple[str, str | None]:
 def families(language: str) -> list[str]:
     """Return the families that words of a language are set in; signs that the first lacks come from the next."""
     cjk = cjk_family()
-    # Chinese leads in Chinese, so that quotes, dashes and dots have its width; a picture's credit may need it in English.
+    # In Chinese its own font leads, so that quotes and dashes have its width; a credit may need it in English, too.
     ordered = [cjk, LATIN] if language == "zh" else [LATIN, cjk]
     return [family for family in ordered if family]
 
@@ -64,13 +64,9 @@ def _width(text: str, size: float, bold: bool, family: tuple[str, ...]) -> float
 
 
 def width(text: str, size: float, family: list[str], *, bold: bool = False) -> float:
-    """Return how wide a text is, in points."""
-    if not text:
-        return 0.0
-    # Blanks at the ends have no ink, but a run of words needs their room.
-    ends = "|" if text != text.strip() else ""
-    extra = 2 * _width("|", size, bold, tuple(family)) if ends else 0.0
-    return _width(ends + text + ends, size, bold, tuple(family)) - extra
+    """Return how far a text advances, in points; blanks count."""
+    # Between two bars, so that blanks at the ends, which have no ink, keep their room in a run of words.
+    return _width(f"|{text}|", size, bold, tuple(family)) - _width("||", size, bold, tuple(family))
 
 
 def shorten(text: str, size: float, family: list[str], room: float, *, bold: bool = False) -> str:
@@ -125,17 +121,23 @@ def _pieces(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def has_cff(language: str) -> bool:
-    """Say whether the language's first font draws with CFF outlines.
+def has_cff(family: str) -> bool:
+    """Say whether a family's letters are CFF outlines.
 
     matplotlib puts such a font into a PDF under the label of TrueType, which strict readers refuse; as Type 3
     its letters are drawn by every reader, and can still be searched and copied.
     """
-    found = FontProperties(family=families(language)[0])
-    path = font_manager.findfont(found)
+    path = font_manager.findfont(FontProperties(family=family))
     with Path(str(path)).open("rb") as file:
         head = file.read(16)
         if head[:4] == b"ttcf":
             file.seek(int.from_bytes(head[12:16], "big"))
             head = file.read(4)
     return head[:4] == b"OTTO"
+
+
+def needs_cff(texts: list[tuple[str, str]]) -> bool:
+    """Say whether any of (text, leading family) is drawn with the Chinese font, and that font has CFF outlines."""
+    cjk = cjk_family()
+    used = any(family == cjk or any(ord(sign) > 0x2E7F for sign in text) for text, family in texts)
+    return cjk is not None and used and has_cff(cjk)

@@ -95,12 +95,10 @@ class CBAM(FusionModule):
 
     def _place_gate(self, v: Tensor, name: str, trace: NullTrace) -> Tensor:
         mean, peak = (lambda t: t.mean(1, keepdim=True)), (lambda t: t.amax(1, keepdim=True))
-        a = trace.step("mean_plane", "pool_channels", mean, v, formula=rf"\mathrm{{avg}}_c({name})")  # [b 1 h w]
-        p = trace.step("max_plane", "pool_channels_max", peak, v, formula=rf"\mathrm{{max}}_c({name})")  # [b 1 h w]
+        a = trace.step("mean_plane", "pool_channels", mean, v, formula=rf"\mathrm{{avg}}({name})")  # [b 1 h w]
+        p = trace.step("max_plane", "pool_channels_max", peak, v, formula=rf"\mathrm{{max}}({name})")  # [b 1 h w]
         planes, formula = (
-            ((p, a), r"[\mathrm{max}_c;\mathrm{avg}_c]")
-            if self.released
-            else ((a, p), r"[\mathrm{avg}_c;\mathrm{max}_c]")
+            ((p, a), r"[\mathrm{max};\mathrm{avg}]") if self.released else ((a, p), r"[\mathrm{avg};\mathrm{max}]")
         )
         both = trace.step("planes", "concat", lambda *t: torch.cat(t, 1), *planes, formula=formula)  # [b 2 h w]
         k = self.conv[0].kernel_size[0]

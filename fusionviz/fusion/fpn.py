@@ -1,6 +1,6 @@
 """FPN, the feature pyramid network: hand what the coarse levels know down to the fine ones, by addition.
 
-Paper: Lin, Dollar, Girshick, He, Hariharan, Belongie, "Feature Pyramid Networks for Object Detection", CVPR 2017,
+Paper: Lin, Dollár, Girshick, He, Hariharan, Belongie, "Feature Pyramid Networks for Object Detection", CVPR 2017,
 arXiv 1612.03144.
 Idea: from the top, enlarge a level by repeating its cells, add the next finer level through a 1x1 convolution, and go
 on down; a 3x3 convolution then calms every sum. Every level speaks with the words of the deepest one.
@@ -103,7 +103,7 @@ class FPN(FusionModule):
             return p  # levels of one size, as a transformer has them, meet as they are
         learned, how = dict(self.up).get(str(i)), self.how
         if how == "transposed" and learned is None:
-            how = "nearest"  # levels of one stride have no factor to learn
+            how = "bilinear"  # levels of one stride have no factor to learn; bilinear is what it would start as
         enlarge = (lambda t: learned(t, size)) if learned is not None else (lambda t: resize(t, size, how))
         role = self._role(i, ends=not laterals, other="high" if i == 1 else "")
         formula = rf"\uparrow P_{{{i + 1}}}"

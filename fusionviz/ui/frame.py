@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fusionviz.errors import FusionvizError
 from fusionviz.scales import ROLE_COLOURS
@@ -15,15 +16,25 @@ def around(page, *, version: str) -> None:  # noqa: ANN001 - Streamlit's page ty
     """Draw the frame and run the page in it."""
     cache.boot()
     colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
+    colours = {**colours, "on-role": "#0f1318" if words.is_dark() else "#ffffff"}
     variables = "".join(f"--{role}: {colour};" for role, colour in colours.items())
     st.html(f"<style>:root {{ {variables} }}\n{STYLE}</style>")
     with st.sidebar:
         sidebar.show(version)
+    with st.container(horizontal=True, gap="small", width="content", key="actions"):
+        actions = st.container(horizontal=True, gap="small", width="content")
+        _language_switch()
+    st.session_state.actions = actions
     try:
         page.run()
     except FusionvizError as mistake:
         # A page shows its own mistakes where they belong; this is the net under all of them.
         st.error(mistake.text(words.language()))
+
+
+def actions() -> DeltaGenerator:
+    """Return the place at the right of the bar of pages where a page puts its own buttons."""
+    return st.session_state.actions
 
 
 def notices() -> None:
@@ -37,7 +48,7 @@ def mistake(error: FusionvizError) -> None:
     st.error(error.text(words.language()), icon=":material/error:")
 
 
-def language_switch() -> None:
+def _language_switch() -> None:
     """Let a person choose the language; the choice travels in the link."""
 
     def chosen(value: object) -> None:

@@ -66,6 +66,8 @@ def attentional(words: dict, *, random: bool = True) -> Board:
     everywhere = np.random.default_rng(5).beta(4, 3, 64)
     everywhere[list(CHANNELS)] = per_channel
     order = np.argsort(-everywhere)
+    ends = [int(c) for c in (*order[:5], *order[-4:], 27)]
+    pictures = np.concatenate([features(picture, 32, 8), fused[:1]])
     bars = tuple(Bar(str(c), float(everywhere[c]), int(c)) for c in order)
     badge = Badge("random", words["random"]) if random else Badge("bundled", words["bundled"])
     plain = Badge("pretrained", words["pretrained"])
@@ -74,7 +76,7 @@ def attentional(words: dict, *, random: bool = True) -> Board:
         PanelView("place", words["place"], "48 × 32 × 32", scale="weight", maps=(Map(weight.mean(0), words["mean"]),),
                   over_picture=True, note=note, **LOW),
         PanelView("channels", words["channels"], "48 × 32 × 32", scale="weight", maps=grid(weight), note=note, **LOW),
-        PanelView("bars", words["bars"], "48 × 1 × 1", kind="bars", scale="weight", maps=grid(fused), bars=bars,
+        PanelView("bars", words["bars"], "48 × 1 × 1", kind="bars", scale="weight", maps=grid(pictures, ends), bars=bars,
                   note=note, **LOW),
     )  # fmt: skip
     seen = PanelView("seen", words["seen"], "3 × 128 × 128", scale="rgb", maps=(Map(picture),))

@@ -219,6 +219,15 @@ def test_levels_of_one_stride_meet_as_they_are() -> None:
     assert [step.tensor is alone.fused.tensor for step in alone.trace if step.role == "fused"] == [True]
 
 
+def test_transposed_without_a_factor_is_bilinear_and_says_so() -> None:
+    maps = levels((6, 6), ((5, 5), (4, 4)))
+    module = fpn((6, 6), (16.0, 16.0), upsample="transposed")
+    up = next(step for step in module(*maps).trace if step.key == "up_1")
+    assert (up.op, up.parameters) == ("resize_bilinear", 0)
+    expected = F.interpolate(module.lateral["2"](maps[1]), size=(5, 5), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(up.tensor, expected)
+
+
 def test_one_tensor_given_twice_is_two_levels_in_the_trace() -> None:
     (tensor,) = levels((6,), ((4, 4),))
     steps = {step.key: step for step in fpn((6, 6), (16, 16))(tensor, tensor).trace}

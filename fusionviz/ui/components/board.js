@@ -428,6 +428,7 @@ class BoardView {
         if (JSON.stringify(this.settings[field]) === value) delete this.sent[field];
         continue;
       }
+      delete this.sent[field];
       this.settings[field] = view[field];
       this.believed[field] = view[field];
     }
@@ -526,6 +527,8 @@ class BoardView {
       this.row.replaceChildren(...nodes);
     }
     if (this.big && !this.panels.some((p) => p.id === this.big.panel)) this.big = null;
+    const bars = wanted.flatMap((p) => p.views.flatMap((v) => v.bars.map((bar) => bar.channel)));
+    this.known = new Set([...this.header.channels, ...bars]); // channels that the board can speak of
     this.row.style.setProperty("--panels", Math.min(6, nodes.length));
     this.fillTools();
   }
@@ -551,11 +554,13 @@ class BoardView {
       bar: el("canvas", { class: "bar", "aria-hidden": "true" }),
       tick: el("i", { class: "tick" }),
       lo: el("span", { class: "end lo" }),
-      value: el("span", { class: "value" }),
+      number: el("span"),
+      name: el("span", { class: "name" }),
       hi: el("span", { class: "end hi" }),
       tiles: [],
     };
     panel.head = el("div", { class: "head" }, panel.title, panel.shape);
+    panel.value = el("span", { class: "value" }, panel.number, panel.name); // a name without room gives way to its number
     panel.stage = el("div", { class: "stage" }, panel.base, panel.over);
     panel.scale = el("div", { class: "scale" }, panel.bar, panel.tick);
     panel.sub = el("div", { class: "sub" }, panel.views, panel.pick, panel.badge);
@@ -662,10 +667,9 @@ class BoardView {
   }
 
   activeChannel() {
-    const channels = this.header.channels;
     const hovered = this.hovering && this.linked(this.hovering) ? this.rest.channel : null;
-    const settled = this.settings.pin_channel ?? this.rest.channel;
-    return hovered ?? settled ?? channels[0] ?? null;
+    const wanted = [hovered, this.settings.pin_channel, this.rest.channel].find((c) => c !== null && this.known.has(c));
+    return wanted ?? this.header.channels[0] ?? null;
   }
 
   /** Whether a panel's channel numbers are those of the fused map: low's own channel 3 is not high's channel 3. */
@@ -1286,9 +1290,9 @@ class BoardView {
   }
 
   // --- words and numbers under the panels --------------------------------------------------------
-  named(entry, text) {
-    if (entry.channel !== null) return this.t("named", { name: this.t("channel", { n: entry.channel }), value: text });
-    return entry.label ? this.t("named", { name: entry.label, value: text }) : text;
+  nameOf(entry) {
+    const name = entry.channel !== null ? this.t("channel", { n: entry.channel }) : entry.label;
+    return name ? this.t("name", { name }) : "";
   }
 
   paintFoot(panel, place) {
@@ -1296,14 +1300,13 @@ class BoardView {
     if (data.role === "picture") {
       say(panel.lo, this.header.credit);
       tip(panel.lo, this.header.credit);
-      say(panel.value, "");
       say(panel.hi, this.t("xy", place));
       this.paintScale(panel, null, null);
       return;
     }
     const at = this.activeMap(panel);
     const entry = view.maps[at];
-    let limits = null, mark = null, text = "";
+    let limits = null, mark = null, text = "", name = "";
     let ends = ["", ""];
     if (view.kind === "numbers") ends = ["", ""];
     else if (view.kind === "bars") {
@@ -1311,12 +1314,14 @@ class BoardView {
       const bar = view.bars.find((b) => b.channel === this.activeChannel());
       if (bar && bar.value !== null) {
         mark = bar.value;
-        text = this.t("named", { name: this.t("channel", { n: bar.label }), value: number(bar.value).text });
+        text = number(bar.value).text;
+        name = this.t("name", { name: this.t("channel", { n: bar.label }) });
       }
     } else if (view.scale === "rgb") {
       if (entry) {
         const m = this.maps[entry.map], i = 3 * this.cell(view, m, place).index;
-        text = this.named(entry, `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`);
+        text = `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`;
+        name = this.nameOf(entry);
       }
     } else {
       const m = this.maps[(entry ?? view.maps[0])?.map];
@@ -1324,16 +1329,17 @@ class BoardView {
       if (entry) {
         const value = at16(m, this.cell(view, m, place).index);
         if (Number.isFinite(value)) mark = value;
-        const shown = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
-        const constant = m.lo === m.hi && !m.holes;
-        text = constant ? this.t("constant", { name: this.named(entry, shown) }) : this.named(entry, shown);
+        text = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
+        name = this.nameOf(entry);
+        if (m.lo === m.hi && !m.holes) text = this.t("constant", { value: text });
       }
     }
     if (limits) ends = this.ends(view, limits);
     say(panel.lo, ends[0]);
     say(panel.hi, ends[1]);
-    say(panel.value, text);
-    tip(panel.value, text);
+    say(panel.number, text);
+    say(panel.name, name);
+    tip(panel.value, `${name} ${text}`.trim());
     this.paintScale(panel, limits, mark);
   }
 
@@ -1403,7 +1409,7 @@ class BoardView {
 
   equation(arithmetic, channel, place) {
     const exact = {}, shown = {}, texts = {}, constants = {};
-    let slack = 0;
+    let slack = 0, missing = false;
     for (const [name, value] of Object.entries(arithmetic.constants)) {
       const n = number(value);
       [exact[name], shown[name], texts[name], constants[name]] = [value, n.value, number(value, 0, true), value];
@@ -1414,6 +1420,8 @@ class BoardView {
       const n = number(found?.value ?? NaN, found?.step ?? 0);
       [exact[name], shown[name], texts[name]] = [found?.value ?? NaN, n.value, n];
       slack += found?.step ?? 0;
+      missing ||= !found;
+      if (found && !Number.isFinite(found.value)) texts[name] = { ...n, text: this.t("not_number") };
     }
     const key = JSON.stringify([arithmetic.template, constants]);
     if (this.parsedKey !== key) {
@@ -1423,8 +1431,8 @@ class BoardView {
     }
     const { left, right, compute, solve } = this.parsed;
     const result = left.match(/^\{(\w+)\}$/)?.[1];
-    let sign = left ? "≈" : "";
-    if (compute && solve) {
+    let sign = missing ? "=" : "≈"; // a channel that the board does not carry leaves dashes
+    if (!missing && compute && solve) {
       const value = compute(shown), wanted = result ? texts[result] : number(solve(shown));
       const gap = Math.abs(compute(exact) - solve(exact));
       const room = 0.02 * Math.abs(solve(exact)) + 4 * slack + 1e-4;
@@ -1441,8 +1449,7 @@ class BoardView {
         const value = texts[name];
         if (!value) return parts.push([piece, ""]);
         const after = /[+\-−–·×*/]\s*$/.test(pieces[i - 1] ?? "");
-        const words = Number.isNaN(value.value) ? this.t("not_number") : value.text;
-        parts.push([after && value.value < 0 ? `(${words})` : words, roleOf[name] ?? "weight"]);
+        parts.push([after && value.value < 0 ? `(${value.text})` : value.text, roleOf[name] ?? "weight"]);
       });
       return parts;
     };

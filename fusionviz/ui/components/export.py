@@ -8,7 +8,7 @@ from fusionviz import api, state
 from fusionviz.figures import slide
 from fusionviz.selection import Selection
 from fusionviz.study import StudyResult
-from fusionviz.ui import session, words
+from fusionviz.ui import frame, session, words
 from fusionviz.ui.words import say
 
 FORMATS = ("png", "svg", "pdf")
@@ -16,7 +16,7 @@ FORMATS = ("png", "svg", "pdf")
 
 def show(found: StudyResult) -> None:
     """Show the popovers for slide and link; their bodies run only while they are open."""
-    with st.container(horizontal=True, gap="small", width="content"):
+    with frame.actions():
         with st.popover(say("export.button"), on_change="rerun", key="export") as opened:
             if opened.open:
                 _slide(found)

@@ -1,26 +1,21 @@
 """The line above the board: method, equation, source; language, export and link at its end."""
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from fusionviz import fusion
 from fusionviz.selection import Selection
-from fusionviz.ui import frame, words
+from fusionviz.ui import words
 from fusionviz.ui.components.equation import coloured
 from fusionviz.ui.words import of_method, say
 
 
-def show(selection: Selection) -> DeltaGenerator:
-    """Show the method's name, its equation in the colours of the levels, and its paper.
-
-    Returns:
-        The place for the export button, which needs the study that is still being computed.
-    """
+def show(selection: Selection) -> None:
+    """Show the method's name, its equation in the colours of the levels, and its paper."""
     spec = fusion.spec(selection.method)
     tex = coloured(spec.equation, dark=words.is_dark())
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         with st.container(horizontal=True, vertical_alignment="center", width="content", gap="medium"):
-            st.markdown(f"### {of_method(spec.key, 'title')}", width="content", help=of_method(spec.key, "idea"))
+            st.markdown(f"### {of_method(spec.key, 'title')}", width="content")
             st.markdown(f"${tex}$", width="content")
         with st.container(horizontal=True, vertical_alignment="center", width="content", gap="small"):
             if spec.link:
@@ -28,6 +23,3 @@ def show(selection: Selection) -> DeltaGenerator:
             st.page_link(
                 "fusionviz/ui/pages/lessons_page.py", label=say("frame.lesson"), query_params={"lesson": spec.key}
             )
-            place = st.container(width="content")
-            frame.language_switch()
-    return place

@@ -11,7 +11,7 @@ from fusionviz.ui.words import say
 def show(found: StudyResult) -> None:
     """Show what the picture on the board took, measured when it was computed."""
     parts = [f"{say(f'status.{name}')} <b>{ms:.1f} ms</b>" for name, ms in found.timings.items()]
-    parts.append(f"<b>{found.device}</b> {device.title(found.device)} · {device.PRECISION}")
+    parts.append(f"<b>{device.title(found.device)}</b> {device.PRECISION}")
     if found.peak_bytes is not None:
         parts.append(f"{say('status.peak')} <b>{found.peak_bytes / 2**20:.0f} MiB</b>")
     parts.append(f'<span class="hint">{say("status.hint")}</span>')

@@ -7,7 +7,7 @@ from fusionviz.ui import cache, frame, session
 from fusionviz.ui.components import board_view, export, flow, heading, knows, status
 
 selection = session.selection()
-export_place = heading.show(selection)
+heading.show(selection)
 frame.notices()
 
 try:
@@ -23,8 +23,7 @@ except FusionvizError as mistake:
 for notice in found.notices:
     frame.mistake(notice)
 
-with export_place:
-    export.show(found)
+export.show(found)
 board_view.show(found, selection.view)
 left, right = st.columns([0.34, 0.66], gap="small")
 with left:
