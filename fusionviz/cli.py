@@ -300,7 +300,8 @@ def _bench(options: argparse.Namespace) -> None:
         return
     low, high = found["study_over_bare_spread"]
     print(f"{found['backbone']} + {found['method']} on {found['device']} ({found['device_title']})")
-    print(f"study.run / bare forward   {found['study_over_bare']:.3f}  ({low:.3f} … {high:.3f}, {found['rounds']} pairs)")
+    ratio, rounds = found["study_over_bare"], found["rounds"]
+    print(f"study.run / bare forward   {ratio:.3f}  ({low:.3f} … {high:.3f}, {rounds} pairs)")
     print(f"prepare / bare forward     {found['prepare_over_bare']:.3f}")
 
 

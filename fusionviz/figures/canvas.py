@@ -132,8 +132,9 @@ class Maps(Artist):
             context.set_clip_rectangle(self.get_clip_box())
             low = high - bottom / zoom
             if vector:
-                scale = Affine2D().scale(1 / zoom)
-                renderer.draw_image(context, left / zoom, low, rgba[::-1], scale)
+                # With a transform, a vector file says that its dots are not to be smoothed.
+                fill = Affine2D().scale(dots[1] / zoom, dots[0] / zoom)
+                renderer.draw_image(context, left / zoom, low, rgba[::-1], fill)
             else:
                 renderer.draw_image(context, left, round(low), rgba[::-1])
             context.restore()

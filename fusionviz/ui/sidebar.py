@@ -41,11 +41,12 @@ def _picture() -> None:
         label_visibility="collapsed",
         **session.mirror("picture", chosen.picture, lambda key: session.change(picture=key, pin=None)),
     )
-    with st.container(horizontal=True, gap="small"):
-        with st.popover(say("control.own_picture"), width="stretch", on_change="rerun", key="own_picture") as own:
-            if own.open:
-                _own_picture()
-        with st.popover(say("control.framing"), width="stretch"):
+    left, right = st.columns(2, gap="xsmall")
+    with left, st.popover(say("control.own_picture"), width="stretch", on_change="rerun", key="own_picture") as own:
+        if own.open:
+            _own_picture()
+    with right, st.popover(say("control.framing"), width="stretch", on_change="rerun", key="framing") as framing:
+        if framing.open:
             _framing()
 
 

@@ -1,157 +1,16 @@
 """A page with nothing but the board, fed a synthetic study; the tests of the component drive it.
 
-The query chooses: `lang`, `case` (see `boards`), `echo=0` to answer changes with nothing.
+The query chooses: `lang`, `case` (aff | odd), `echo=0` to answer changes with nothing, `tools=0` for the board alone.
 """
 
 import json
 from dataclasses import replace
 
-import numpy as np
-import skimage.data
 import streamlit as st
-from skimage.transform import resize
+from _boards import WORDS, attentional, odd
 
-from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
 from fusionviz.selection import View
 from fusionviz.ui.components import board as component
-
-SIDE = 128
-CHANNELS = (27, 3, 40, 12, 8, 31, 5, 44, 19)
-LOW = {"stride": (4.0, 4.0), "offset": (2.0, 2.0)}
-HIGH = {"stride": (16.0, 16.0), "offset": (8.0, 8.0)}
-
-
-@st.cache_data
-def photograph(name: str = "astronaut") -> np.ndarray:
-    """Return a photograph as the network would see it, uint8 [side side 3]."""
-    whole = getattr(skimage.data, name)()
-    side = min(whole.shape[:2])
-    square = resize(whole[:side, :side], (SIDE, SIDE), anti_aliasing=True)
-    return np.round(square * 255).astype(np.uint8)
-
-
-def features(picture: np.ndarray, side: int, seed: int) -> np.ndarray:
-    """Return plausible features [9 side side]: mixtures of colour and edges after a ReLU."""
-    rng = np.random.default_rng(seed)
-    small = resize(picture / 255, (side, side), anti_aliasing=True)
-    grey = small.mean(-1)
-    dy, dx = np.gradient(grey)
-    planes = np.stack([*small.transpose(2, 0, 1), 4 * np.abs(dx), 4 * np.abs(dy), 4 * np.hypot(dx, dy), 1 - grey])
-    planes -= planes.mean((1, 2), keepdims=True)
-    mixed = np.tensordot(rng.normal(size=(len(CHANNELS), len(planes))), planes, 1)
-    return np.maximum(6 * mixed + 0.4, 0).astype(np.float32)
-
-
-def grid(values: np.ndarray, channels=CHANNELS) -> tuple[Map, ...]:
-    """Return one Map for each channel."""
-    return tuple(Map(v, str(c), c) for v, c in zip(values, channels, strict=True))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def attentional(words: dict, *, random: bool = True) -> Board:
-    """Return a board as of AFF: a weight per element, its mean over channels, and its bars."""
-    picture = photograph()
-    low, high = features(picture, 32, 1), features(picture, 8, 2)
-    near = high.repeat(4, 1).repeat(4, 2)  # high brought to low's size
-    weight = sigmoid(1.3 * (low - near)).astype(np.float32)
-    fused = weight * low + (1 - weight) * near
-    own_low = PanelView("own", words["own"], "64 × 32 × 32 · stride 4", maps=grid(0.6 * low, range(9)), **LOW)
-    low_met = PanelView("aligned", words["aligned"], "64 × 32 × 32 → 48 × 32 × 32 · stride 4", maps=grid(low), **LOW)
-    own = PanelView("own", words["own"], "256 × 8 × 8 · stride 16", maps=grid(high, range(100, 109)), **HIGH)
-    met = PanelView("aligned", words["aligned"], "256 × 8 × 8 → 48 × 32 × 32 · stride 4", maps=grid(near), **LOW)
-    per_channel = weight.mean((1, 2))
-    everywhere = np.random.default_rng(5).beta(4, 3, 64)
-    everywhere[list(CHANNELS)] = per_channel
-    order = np.argsort(-everywhere)
-    ends = [int(c) for c in (*order[:5], *order[-4:], 27)]
-    pictures = np.concatenate([features(picture, 32, 8), fused[:1]])
-    bars = tuple(Bar(str(c), float(everywhere[c]), int(c)) for c in order)
-    badge = Badge("random", words["random"]) if random else Badge("bundled", words["bundled"])
-    plain = Badge("pretrained", words["pretrained"])
-    note = words["note"]
-    views = (
-        PanelView("place", words["place"], "48 × 32 × 32", scale="weight", maps=(Map(weight.mean(0), words["mean"]),),
-                  over_picture=True, note=note, **LOW),
-        PanelView("channels", words["channels"], "48 × 32 × 32", scale="weight", maps=grid(weight), note=note, **LOW),
-        PanelView("bars", words["bars"], "48 × 1 × 1", kind="bars", scale="weight", maps=grid(pictures, ends), bars=bars,
-                  note=note, **LOW),
-    )  # fmt: skip
-    seen = PanelView("seen", words["seen"], "3 × 128 × 128", scale="rgb", maps=(Map(picture),))
-    out = PanelView("fused", words["channels"], "48 × 32 × 32 · stride 4", maps=grid(fused), **LOW)
-    return Board(
-        (SIDE, SIDE),
-        (
-            Panel("picture", "picture", words["picture"], (seen,)),
-            Panel("low", "low", words["low"], (own_low, low_met), 1, plain),
-            Panel("high", "high", words["high"], (own, met), 1, plain),
-            Panel("weight", "weight", words["weight"], views, 0, badge, "low"),
-            Panel("fused", "fused", words["fused"], (out,), 0, badge),
-        ),
-        CHANNELS,
-        Arithmetic(
-            "{z} = {gain} · ({low} · {x} + (1 − {low}) · {y})",
-            {"x": ("low", "aligned"), "y": ("high", "aligned"), "z": ("fused", "fused"), "low": ("weight", "channels")},
-            {"gain": 1.0},
-        ),
-        words["caption"],
-        "NASA",
-    )
-
-
-def odd(words: dict) -> Board:
-    """Return a board of what is rare: constant, zero, signed, phase, gate, numbers, holes, a grid that stops early."""
-    base = attentional(words, random=False)
-    picture = photograph("coffee")
-    yy, xx = np.mgrid[0:32, 0:32].astype(np.float32)
-    turn = np.angle(np.exp(1j * np.arctan2(yy - 15.5, xx - 15.5))).astype(np.float32)
-    signed = features(picture, 32, 3) - 2
-    holed = features(picture, 32, 4)
-    holed[0, 4:9, 6:20] = np.nan
-    holed[1, 20, 20] = np.inf
-    flat = np.stack([np.full((8, 8), 0.25), np.zeros((8, 8)), *features(picture, 8, 6)[:3]]).astype(np.float32)
-    gate = sigmoid(features(picture, 16, 7)[:1] - 1).astype(np.float32)
-    between = {"stride": (8.0, 8.0), "offset": (3.5, 3.5)}  # as after an odd padding: not half a stride
-
-    def one(name: str, role: str, title: str, key: str, shape: str, **rest) -> Panel:
-        return Panel(name, role, title, (PanelView(key, words["channels"], shape, **rest),))
-
-    branches = (Bar(words["low"], 0.63), Bar(words["high"], 0.37))
-    levels = (Bar("s4", 0.21), Bar("s8", 0.48), Bar("s16", 0.31))
-    several = (
-        PanelView("branches", words["branches"], "2 × 1 × 1", kind="numbers", scale="weight", bars=branches),
-        PanelView("three", "3", "3 × 1 × 1", kind="numbers", scale="gate", bars=levels),
-        PanelView("place", words["place"], "16 × 16", scale="gate", maps=(Map(gate[0]),), over_picture=True, **between),
-    )
-    panels = (
-        replace(base["picture"], views=(replace(base["picture"].shown, maps=(Map(picture),)),)),
-        one("low", "low", words["low"], "own", "5 × 8 × 8", maps=grid(flat, CHANNELS[:5]), **HIGH),
-        one("high", "high", words["high"], "own", "1 × 32 × 32", scale="phase", maps=(Map(turn),), **LOW),
-        one("signed", "fused", "Signed", "own", "9 × 32 × 32", scale="signed", maps=grid(signed), **LOW),
-        one("holes", "fused", "Holes", "own", "9 × 32 × 32", maps=grid(holed), **LOW),
-        Panel("gate", "weight", "Gate", several, 0, Badge("fitted", words["fitted"]), "low"),
-    )
-    return replace(base, panels=panels, arithmetic=None, credit="Rachel Michetti")
-
-
-WORDS = {
-    "en": {
-        "own": "own", "aligned": "aligned", "place": "place", "channels": "channels", "bars": "bars", "mean": "mean",
-        "branches": "branches", "seen": "as the network saw it", "picture": "Picture", "low": "Low X", "high": "High Y",
-        "weight": "Weight of low", "fused": "Fused Z", "random": "random weights", "bundled": "trained here",
-        "pretrained": "pretrained", "fitted": "fitted now", "note": "0.02 … 0.99, mean 0.55; low + high = 1",
-        "caption": "resnet18 · s4 + s16 · AFF · random weights",
-    },
-    "zh": {
-        "own": "自身", "aligned": "对齐", "place": "位置", "channels": "通道", "bars": "条形", "mean": "均值",
-        "branches": "分支", "seen": "网络所见", "picture": "图片", "low": "低层 X", "high": "高层 Y",
-        "weight": "低层的权重", "fused": "融合 Z", "random": "随机权重",
-        "bundled": "本项目训练", "pretrained": "预训练", "fitted": "刚刚拟合",
-        "note": "0.02 … 0.99，均值 0.55；低层 + 高层 = 1", "caption": "resnet18 · s4 + s16 · AFF · 随机权重",
-    },
-}  # fmt: skip
 
 st.set_page_config(layout="wide", page_title="board")
 query = st.query_params

@@ -13,7 +13,7 @@ def show(selection: Selection) -> None:
     """Show the method's name, its equation in the colours of the levels, and its paper."""
     spec = fusion.spec(selection.method)
     tex = coloured(spec.equation, dark=words.is_dark())
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", key="heading"):
         with st.container(horizontal=True, vertical_alignment="center", width="content", gap="medium"):
             st.markdown(f"### {of_method(spec.key, 'title')}", width="content")
             st.markdown(f"${tex}$", width="content")

@@ -12,9 +12,10 @@ from fusionviz.ui.words import say
 
 
 def show(found: StudyResult) -> None:
-    """Show the five likeliest classes of a trained backbone; else say that its weights are random."""
-    with st.container(border=True, height="stretch", gap="small", key="knows"):
-        st.markdown(f"**{say('knows.title')}**")
+    """Show the five likeliest classes of a trained backbone on one line; else say that its weights are random."""
+    with st.container(
+        border=True, key="knows", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+    ):
         if found.guesses:
             _classes(found)
         else:
@@ -22,31 +23,31 @@ def show(found: StudyResult) -> None:
 
 
 def _classes(found: StudyResult) -> None:
-    rows = "".join(
-        f'<div class="guess"><span>{html.escape(g.label)}</span><i style="--p:{g.probability:.4f}"></i>'
-        f"<b>{100 * g.probability:.1f} %</b></div>"
+    cells = "".join(
+        f'<div class="guess" title="{html.escape(g.label)}"><span>{html.escape(g.label)}</span>'
+        f'<b>{100 * g.probability:.1f} %</b><i style="--p:{g.probability:.4f}"></i></div>'
         for g in found.guesses
     )
-    st.html(rows)
+    st.html(f'<div class="guesses"><strong>{html.escape(say("knows.title"))}</strong>{cells}</div>')
 
 
 def _random(found: StudyResult) -> None:
     backbone = found.selection.backbone
-    st.markdown(say("knows.random"))
+    st.markdown(say("knows.random"), width="content")
     try:
         known = weights.published(backbone)
     except FusionvizError as none:
-        st.caption(none.text(words.language()))
+        st.caption(none.text(words.language()), width="content")
         return
     if weights.cached(backbone) is not None:
         st.button(say("knows.use"), on_click=lambda: session.change(weights="auto"))
         return
     if st.button(say("knows.fetch", name=known.name, mb=f"{known.size_bytes / 1e6:.0f}")):
-        bar = st.progress(0.0)
+        bar = st.progress(0.0, width=260)
         failed = cache.fetch(backbone, lambda done, total: bar.progress(min(1.0, done / max(total, 1))))
         bar.empty()
         if failed is not None:
-            st.error(failed.text(words.language()))
+            session.notify(failed)
         else:
             session.change(weights="auto")
-            st.rerun()
+        st.rerun()

@@ -25,9 +25,6 @@ for notice in found.notices:
 
 export.show(found)
 board_view.show(found, selection.view)
-left, right = st.columns([0.34, 0.66], gap="small")
-with left:
-    knows.show(found)
-with right:
-    flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
+knows.show(found)
+flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
 status.show(found)
