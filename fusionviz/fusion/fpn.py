@@ -21,7 +21,7 @@ from fusionviz.trace import NullTrace
 SPEC = FusionSpec(
     key="fpn",
     family="pyramid",
-    equation=r"P_i = W_i\,C_i + \uparrow P_{i+1}, \quad Z = K_1 \ast P_1",
+    equation=r"P_i = W_i\,C_i + {\uparrow} P_{i+1}, \quad Z = K_1 \ast P_1",
     year=2017,
     takes="pyramid",
     align="none",  # bringing levels together is the method itself

@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from fusionviz.errors import FusionvizError
 from fusionviz.scales import ROLE_COLOURS
-from fusionviz.ui import cache, session, sidebar, words
+from fusionviz.ui import cache, notices, session, sidebar, words
 
 STYLE = (Path(__file__).parent / "frame.css").read_text("utf-8")
 
@@ -16,36 +16,31 @@ def around(page, *, version: str) -> None:  # noqa: ANN001 - Streamlit's page ty
     """Draw the frame and run the page in it."""
     cache.boot()
     colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
-    colours = {**colours, "on-role": "#0f1318" if words.is_dark() else "#ffffff"}
+    colours = {
+        **colours,
+        "on-role": "#0f1318" if words.is_dark() else "#ffffff",
+        "chosen": "#e6e9ef" if words.is_dark() else "#1b1f24",
+    }
     variables = "".join(f"--{role}: {colour};" for role, colour in colours.items())
     st.html(f"<style>:root {{ {variables} }}\n{STYLE}</style>")
     with st.sidebar:
-        sidebar.show(version)
+        sidebar.brand(version)
+        if page.url_path != "lessons":  # the lessons put their own list there
+            sidebar.show()
     with st.container(horizontal=True, gap="small", width="content", key="actions"):
         actions = st.container(horizontal=True, gap="small", width="content")
         _language_switch()
     st.session_state.actions = actions
     try:
         page.run()
-    except FusionvizError as mistake:
+    except FusionvizError as caught:
         # A page shows its own mistakes where they belong; this is the net under all of them.
-        st.error(mistake.text(words.language()))
+        notices.mistake(caught)
 
 
 def actions() -> DeltaGenerator:
     """Return the place at the right of the bar of pages where a page puts its own buttons."""
     return st.session_state.actions
-
-
-def notices() -> None:
-    """Show what has to be said about the link or the last choice."""
-    for notice in st.session_state.notices:
-        st.warning(notice.text(words.language()), icon=":material/info:")
-
-
-def mistake(error: FusionvizError) -> None:
-    """Show a mistake in the session's language."""
-    st.error(error.text(words.language()), icon=":material/error:")
 
 
 def _language_switch() -> None:

@@ -6,7 +6,7 @@ from fusionviz import backbones, device, fusion, pictures
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
 from fusionviz.selection import FITS, GRIDS, SHOWS
-from fusionviz.ui import session, words
+from fusionviz.ui import notices, session, words
 from fusionviz.ui.components import gallery
 from fusionviz.ui.words import of_method, say
 
@@ -14,9 +14,13 @@ ALIGNMENT = ("width", "resize", "norm")
 SIZES = (96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 
 
-def show(version: str) -> None:
-    """Draw every control."""
+def brand(version: str) -> None:
+    """Draw the name."""
     st.html(f'<div class="brand" title="{version}"><span class="low">fusion</span><span class="high">viz</span></div>')
+
+
+def show() -> None:
+    """Draw every control."""
     _picture()
     _backbone()
     _levels()
@@ -79,7 +83,7 @@ def _take(sent) -> None:  # noqa: ANN001 - Streamlit's UploadedFile or None
         while len(seen) > 32:
             seen.pop(next(iter(seen)))
     if mistake is not None:
-        st.error(mistake.text(words.language()))
+        notices.mistake(mistake)
 
 
 def _framing() -> None:

@@ -49,7 +49,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         title = node.title
         tip = "\n".join([title, shape, *formulas, *([cost] if cost else [])])
         drawn.append({"key": node.key, "role": node.role, "title": title, "shape": shape, "cost": cost, "tip": tip})
-        widest = max(_width(title, 1.12), _width(shape), _width(cost))
+        widest = max(_width(title, 1.22), _width(shape), _width(cost))
         sizes[node.key] = (max(64.0, widest + 18), 46.0 if cost else 34.0)
     placed = flow_layout.layout(merged, sizes)
     total = found.costs()

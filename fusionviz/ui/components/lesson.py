@@ -1,4 +1,4 @@
-"""One lesson: a list of all at the left of the page, the prose beside it, with the equation in colours."""
+"""One lesson: the list of all in the sidebar, the prose beside it, with its equations in colours."""
 
 import streamlit as st
 
@@ -25,8 +25,7 @@ def show() -> None:
     def chosen(key: object) -> None:
         s.lesson = key
 
-    side, page, _ = st.columns([0.22, 0.62, 0.16], gap="large")
-    with side:
+    with st.sidebar:
         st.radio(
             say("lessons.list"),
             keys,
@@ -34,7 +33,7 @@ def show() -> None:
             label_visibility="collapsed",
             **session.mirror("lesson_choice", s.lesson, chosen),
         )
-    with page:
+    with st.container(width=820):
         found = texts.lesson(s.lesson, language)
         st.markdown(f"## {found.front['title']}")
         st.markdown(f"*{found.front['idea']}*")

@@ -3,25 +3,25 @@
 import streamlit as st
 
 from fusionviz.errors import FusionvizError
-from fusionviz.ui import cache, frame, session
+from fusionviz.ui import cache, notices, session
 from fusionviz.ui.components import board_view, export, flow, heading, knows, status
 
 selection = session.selection()
 heading.show(selection)
-frame.notices()
+notices.remarks()
 
 try:
     opened = cache.picture(selection, session.upload())
     found = cache.result(selection, opened, st.session_state.device)
     st.session_state.last_good = found
 except FusionvizError as mistake:
-    frame.mistake(mistake)
+    notices.mistake(mistake)
     found = st.session_state.get("last_good")
     if found is None:
         st.stop()
 
-for notice in found.notices:
-    frame.mistake(notice)
+for remark in found.notices:
+    notices.mistake(remark)
 
 export.show(found)
 board_view.show(found, selection.view)

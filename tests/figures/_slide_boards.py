@@ -1,0 +1,103 @@
+"""Small boards, made of numbers that a test can know."""
+
+import numpy as np
+
+from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.texts import text
+
+SIZE = (64, 64)
+STRIDE_4 = {"stride": (4.0, 4.0), "offset": (0.5, 0.5)}
+STRIDE_16 = {"stride": (16.0, 16.0), "offset": (0.5, 0.5)}
+
+
+def picture() -> np.ndarray:
+    y, x = np.mgrid[:64, :64]
+    return np.stack([4 * x, 4 * y, 255 - 2 * x - 2 * y], -1).astype(np.uint8)
+
+
+def channels(count: int, side: int, *, signed: bool = False, seed: int = 0) -> tuple[Map, ...]:
+    values = np.random.default_rng(seed).normal(size=(count, side, side)).astype(np.float32)
+    return tuple(Map(v if signed else np.abs(v), str(3 * c), 3 * c) for c, v in enumerate(values))
+
+
+def weight_views(kind: str, language: str) -> tuple[PanelView, ...]:
+    def say(key: str, **values: object) -> str:
+        return text(key, language, **values)
+
+    note = say("panel.weight_note", low="0.05", high="0.95", mean="0.50", sums=say("attention.sums.with_high"))
+    place = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    if kind == "element":
+        maps = tuple(Map(place, m.label, m.channel) for m in channels(9, 16))
+        return (
+            PanelView("place", say("view.mean_place"), "9 × 16 × 16", "maps", "weight", maps=(Map(place),), note=note),
+            PanelView("channels", say("view.channels"), "9 × 16 × 16", "maps", "weight", maps=maps, **STRIDE_4),
+        )
+    if kind == "place":
+        return (
+            PanelView(
+                "place", say("view.place"), "1 × 16 × 16", "maps", "weight",
+                maps=(Map(place),), over_picture=True, note=note, **STRIDE_4,
+            ),
+        )  # fmt: skip
+    if kind == "bars":
+        bars = tuple(Bar(str(3 * i), 1 - i / 64, 3 * i) for i in range(64))
+        ends = (*range(5), 60, 61, 62, 63)
+        maps = tuple(Map(m.values, str(3 * i), 3 * i) for i, m in zip(ends, channels(9, 16), strict=True))
+        return (PanelView("bars", say("view.bars"), "64 × 1 × 1", "bars", "gate", maps=maps, bars=bars, **STRIDE_4),)
+    bars = (Bar(say("roles.low"), 0.37), Bar(say("roles.high"), 0.63))
+    return (PanelView("branches", say("view.branches"), "2 × 1 × 1 × 1", "numbers", "weight", bars=bars, note=note),)
+
+
+def board(kind: str = "place", language: str = "en", *, random: bool = True, signed: bool = False) -> Board:
+    """Return a board of five panels; the fused map is exactly what its arithmetic says."""
+
+    def say(key: str, **values: object) -> str:
+        return text(key, language, **values)
+
+    low, high = channels(9, 16, seed=1), channels(9, 4, signed=signed, seed=2)
+    aligned = tuple(Map(np.kron(m.values, np.ones((4, 4), np.float32)), m.label, m.channel) for m in high)
+    weight = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    fused = tuple(
+        Map(weight * a.values + (1 - weight) * b.values, a.label, a.channel) for a, b in zip(low, aligned, strict=True)
+    )
+    scale = "signed" if signed else "sequential"
+    kinds = {"random": Badge("random", say("provenance.random")), "known": Badge("bundled", say("provenance.bundled"))}
+    badge = kinds["random" if random else "known"]
+    shape = say("panel.shape", shape="64 × 16 × 16", stride="4")
+    level = {
+        r: say("panel.level", role=say(f"roles.{r}"), letter=x)
+        for r, x in zip(("low", "high", "fused"), "XYZ", strict=True)
+    }
+    views = {
+        "low": (PanelView("own", say("view.own"), shape, maps=low, **STRIDE_4),),
+        "high": (
+            PanelView("own", say("view.own"), say("panel.shape", shape="256 × 4 × 4", stride="16"), "maps", scale, maps=high, **STRIDE_16),
+            PanelView("aligned", say("view.aligned"), say("panel.shape", shape="256 × 4 × 4 → 64 × 16 × 16", stride="4"), "maps", scale, maps=aligned, **STRIDE_4),
+        ),
+        "fused": (PanelView("fused", say("view.channels"), shape, maps=fused, **STRIDE_4),),
+    }  # fmt: skip
+    chooses = kind in ("element", "place")
+    title = "attention.weight" if chooses or kind == "numbers" else "attention.channel_gate"
+    of = "low" if title == "attention.weight" else "sum"
+    equation = "{z} = {gain} · ({low} · {x} + (1 − {low}) · {y})"
+    sources = {"z": ("fused", "fused"), "x": ("low", "own"), "y": ("high", "aligned"), "low": ("weight", "place")}
+    return Board(
+        SIZE,
+        (
+            Panel(
+                "picture", "picture", say("roles.picture"),
+                (PanelView("seen", say("panel.seen"), "3 × 64 × 64", scale="rgb", maps=(Map(picture()),)),),
+            ),
+            Panel("low", "low", level["low"], views["low"], 0, kinds["known"]),
+            Panel("high", "high", level["high"], views["high"], 0, kinds["known"]),
+            Panel(
+                "weight", "weight", say(title, of=say(f"attention.of.{of}")), weight_views(kind, language), 0, badge,
+                of if of == "low" else "",
+            ),
+            Panel("fused", "fused", level["fused"], views["fused"], 0, badge),
+        ),
+        tuple(m.channel for m in low),
+        Arithmetic(equation, sources, {"gain": 1.0}) if chooses else None,
+        say("panel.caption", backbone="resnet18", low="s4", high="s16", method="AFF", provenance=badge.text),
+        "A picture by its author, CC0, from a collection",
+    )  # fmt: skip

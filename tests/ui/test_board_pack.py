@@ -1,0 +1,277 @@
+"""The bytes that the board sends to the browser, read back the way the browser reads them."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fusionviz import scales, texts
+from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.selection import COLORMAPS, RANGES, Selection, View
+from fusionviz.ui.components import board as component
+
+
+def board_of(*values: np.ndarray, scale: str = "sequential", bars: tuple[Bar, ...] = ()) -> Board:
+    """Return a board with one panel of these maps."""
+    maps = tuple(Map(v, str(i), i) for i, v in enumerate(values))
+    view = PanelView("own", "own", "2 × 3 × 4", "bars" if bars else "maps", scale, (4, 4), (1.5, 1.5), maps, bars)
+    return Board((12, 16), (Panel("low", "low", "Low X", (view,)),), tuple(range(len(values))))
+
+
+def packed(board: Board, view: View | None = None, language: str = "en") -> bytes:
+    return component.pack(board, view or View(), language, digest="d1")
+
+
+def header_of(data: bytes) -> dict:
+    return json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
+
+
+def map_of(data: bytes, index: int) -> np.ndarray:
+    """Decode one map as the browser does."""
+    head = header_of(data)
+    entry = head["maps"][index]
+    start = 4 + int.from_bytes(data[:4], "little") + entry["at"]
+    shape = (entry["h"], entry["w"])
+    if entry["rgb"]:
+        return np.frombuffer(data, np.uint8, 3 * np.prod(shape), start).reshape(*shape, 3)
+    q = np.frombuffer(data, "<u2", np.prod(shape), start).reshape(shape)
+    top = 65534 if entry["holes"] else 65535
+    value = entry["lo"] + q / top * (entry["hi"] - entry["lo"])
+    return np.where((q == 65535) & entry["holes"], np.nan, value)
+
+
+def normal(seed: int, *shape: int, times: float = 1.0) -> np.ndarray:
+    return (times * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("times", [1e-6, 1.0, 1e6])
+def test_a_map_comes_back_within_half_a_step(times: float) -> None:
+    values = normal(0, 30, 40, times=times)
+    back = map_of(packed(board_of(values)), 0)
+    step = (float(values.max()) - float(values.min())) / 65535
+    assert np.abs(back - values).max() <= 0.51 * step
+    assert (back.min(), back.max()) == pytest.approx((values.min(), values.max()), rel=1e-7)
+
+
+def test_a_zero_after_relu_stays_exactly_zero() -> None:
+    values = np.maximum(normal(1, 20, 20), 0)
+    back = map_of(packed(board_of(values)), 0)
+    assert (back[values == 0] == 0).all()
+    assert (values == 0).any()
+
+
+def test_constant_maps_have_one_number() -> None:
+    data = packed(board_of(np.full((3, 4), -0.25, np.float32), np.zeros((3, 4), np.float32)))
+    first, second = header_of(data)["maps"]
+    assert (first["lo"], first["hi"]) == (-0.25, -0.25)
+    assert (second["lo"], second["hi"]) == (0, 0)
+    assert (map_of(data, 0) == -0.25).all()
+    assert (map_of(data, 1) == 0).all()
+
+
+def test_what_is_no_number_is_masked_and_spoils_no_range() -> None:
+    values = normal(2, 6, 7)
+    values[1, 2], values[3, 4], values[5, 6] = np.nan, np.inf, -np.inf
+    known = np.isfinite(values)
+    data = packed(board_of(values))
+    back = map_of(data, 0)
+    assert (np.isnan(back) == ~known).all()
+    step = (values[known].max() - values[known].min()) / 65534
+    assert np.abs(back[known] - values[known]).max() <= 0.51 * step
+
+
+def test_the_largest_number_beside_a_hole_is_no_hole() -> None:
+    values = np.array([[0, 1, np.nan]], np.float32)
+    assert map_of(packed(board_of(values)), 0)[0, :2].tolist() == [0, 1]
+
+
+def test_a_map_without_any_number() -> None:
+    data = packed(board_of(np.full((2, 2), np.nan, np.float32)))
+    assert np.isnan(map_of(data, 0)).all()
+    assert header_of(data)["maps"][0]["lo"] == 0
+
+
+def test_json_never_holds_nan() -> None:
+    bars = (Bar("0", float("nan"), 0), Bar("1", float("inf"), 1), Bar("2", 0.5, 2))
+    board = board_of(np.full((2, 2), np.inf, np.float32), bars=bars)
+    board = Board(
+        board.size, board.panels, board.channels, Arithmetic("{z} = {g} · {x}", {"x": ("low", "own")}, {"g": np.nan})
+    )
+    data = packed(board)
+    text = data[4 : 4 + int.from_bytes(data[:4], "little")].decode()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the header"))
+    assert [b["value"] for b in header_of(data)["panels"][0]["views"][0]["bars"]] == [None, None, 0.5]
+    assert header_of(data)["arithmetic"]["constants"] == {"g": None}
+
+
+def test_rgb_travels_as_it_is() -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    np.testing.assert_array_equal(map_of(packed(board_of(picture, scale="rgb")), 0), picture)
+
+
+def test_maps_of_odd_size_keep_the_next_one_aligned() -> None:
+    picture = np.full((3, 3, 3), 9, np.uint8)
+    odd = np.arange(9, dtype=np.float32).reshape(3, 3)
+    views = (
+        PanelView("seen", "seen", "3 × 3", scale="rgb", maps=(Map(picture),)),
+        PanelView("own", "own", "3 × 3", maps=(Map(odd), Map(odd + 1))),
+    )
+    data = packed(Board((3, 3), (Panel("low", "low", "Low", views),)))
+    assert all(m["at"] % 4 == 0 for m in header_of(data)["maps"])
+    np.testing.assert_allclose(map_of(data, 2), odd + 1, atol=1e-4)
+
+
+def test_equal_maps_travel_once() -> None:
+    values = normal(4, 8, 8)
+    maps = (Map(values, "1", 1), Map(values.copy(), "2", 2))
+    views = tuple(PanelView(k, k, "8 × 8", maps=maps) for k in ("own", "aligned"))
+    data = packed(Board((8, 8), (Panel("low", "low", "Low", views),)))
+    head = header_of(data)
+    assert len(head["maps"]) == 1
+    assert [m["map"] for v in head["panels"][0]["views"] for m in v["maps"]] == [0, 0, 0, 0]
+    assert [m["channel"] for m in head["panels"][0]["views"][0]["maps"]] == [1, 2]
+
+
+def test_the_sum_under_the_crosshair_adds_up_to_three_digits() -> None:
+    low, high = np.maximum(normal(5, 16, 16, times=4), 0), normal(6, 16, 16, times=4)
+    weight = 1 / (1 + np.exp(-normal(7, 16, 16)))
+    fused = weight * low + (1 - weight) * high
+    data = packed(board_of(low, high, weight, fused))
+    x, y, m, z = (map_of(data, i) for i in range(4))
+    ranges = [entry["hi"] - entry["lo"] for entry in header_of(data)["maps"]]
+    # Half a step of each map, carried through the equation, is all that 16 bits may cost: far below three digits.
+    allowed = (ranges[0] + ranges[1] + ranges[3]) / 65535 / 2 + np.abs(x - y).max() / 65535
+    assert np.abs(m * x + (1 - m) * y - z).max() <= 1.01 * allowed
+    assert allowed < 5e-4 * np.median(np.abs(fused))
+
+
+def test_the_header_says_what_the_board_says() -> None:
+    values = normal(8, 3, 4)
+    view = PanelView("place", "place", "3 × 4", scale="weight", stride=(4, 8), offset=(1.5, 3.5), maps=(Map(values),),
+                     over_picture=True, note="a note")  # fmt: skip
+    panel = Panel("weight", "weight", "Weight of low", (view,), 0, Badge("random", "random weights"), "low")
+    arithmetic = Arithmetic("{z} = {w} · {x}", {"w": ("weight", "place")}, {"g": 2})
+    board = Board((12, 32), (panel,), (4, 7), arithmetic, "caption", "credit")
+    chosen = View(colormap="magma", gamma=0.5, range="all", aligned=True, pin=(3, 9), pin_channel=7)
+    head = header_of(packed(board, chosen))
+    assert head["size"] == [12, 32]
+    assert head["channels"] == [4, 7]
+    assert (head["caption"], head["credit"], head["digest"], head["language"]) == ("caption", "credit", "d1", "en")
+    assert head["view"] == {
+        "pin": [3, 9], "pin_channel": 7, "colormap": "magma", "gamma": 0.5, "range": "all", "aligned": True,
+    }  # fmt: skip
+    assert head["arithmetic"] == {
+        "template": "{z} = {w} · {x}", "sources": {"w": ["weight", "place"]}, "constants": {"g": 2.0},
+    }  # fmt: skip
+    sent = head["panels"][0]
+    assert (sent["id"], sent["role"], sent["of"], sent["view"]) == ("weight", "weight", "low", "place")
+    assert sent["badge"] == {"kind": "random", "text": "random weights"}
+    drawn = sent["views"][0]
+    assert (drawn["scale"], drawn["stride"], drawn["offset"]) == ("weight", [4, 8], [1.5, 3.5])
+    assert (drawn["over"], drawn["note"]) == (True, "a note")
+
+
+def test_the_view_shown_first_is_named_by_its_key() -> None:
+    views = tuple(PanelView(k, k, "2 × 2", maps=(Map(normal(9, 2, 2)),)) for k in ("own", "aligned"))
+    head = header_of(packed(Board((2, 2), (Panel("low", "low", "Low", views, 1),))))
+    assert head["panels"][0]["view"] == "aligned"
+
+
+@pytest.mark.parametrize("language", texts.LANGUAGES)
+def test_the_browser_gets_its_words(language: str) -> None:
+    words = header_of(packed(board_of(normal(10, 2, 2)), language=language))["text"]
+    assert words["high_wins"] == texts.text("board.high_wins", language)
+    assert words["low"] == texts.text("attention.of.low", language)
+    assert list(words["colormaps"]) == list(COLORMAPS)
+    assert list(words["ranges"]) == list(RANGES)
+    assert words["gestures"].keys() == words["meanings"].keys()
+
+
+def test_every_word_of_the_script_exists_in_every_language() -> None:
+    import re
+
+    script = (component._HERE / "board.js").read_text("utf-8")
+    used = set(re.findall(r'this\.t\("(\w+)"', script)) | {"place", "place_channel"}
+    used |= {f"{name}{tip}" for name in ("overlay", "aligned", "colormap", "gamma", "range") for tip in ("", "_tip")}
+    assert len(used) > 20
+    for language in texts.LANGUAGES:
+        missing = {key for key in used if not texts.has(f"board.{key}", language)}
+        assert not missing
+
+
+def test_browser_and_slide_share_their_colours() -> None:
+    shared = json.loads(component._shared().removeprefix("const SHARED = ").rstrip(";\n"))
+    assert shared["roles"] == scales.ROLE_COLOURS
+    for name, table in scales.LUTS.items():
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(shared["luts"][name]), np.uint8), table.ravel())
+    assert shared["branches"]["dark"][3] == list(scales.branch_colours(3, dark=True))
+    assert shared["none"]["light"] == scales.colour(np.array([[np.nan]]), 0, 1, "sequential")[0, 0].tolist()
+
+
+def test_the_script_fetches_nothing() -> None:
+    script = component._shared() + (component._HERE / "board.js").read_text("utf-8")
+    style = (component._HERE / "board.css").read_text("utf-8")
+    for word in ("http://", "https://", "fetch(", "@import", "url(", "import("):
+        assert word not in script + style
+
+
+# --- what comes back -------------------------------------------------------------------------------
+def told(**values: object) -> dict:
+    return {"changes": values}
+
+
+def test_changes_fit_a_selection() -> None:
+    sent = told(
+        pin=[48, 71], pin_channel=27, colormap="magma", gamma=1, range="all", aligned=False, views={"low": "own"}
+    )
+    found = component.changes(sent)
+    assert found == {
+        "pin": (48, 71), "pin_channel": 27, "colormap": "magma", "gamma": 1.0, "range": "all", "aligned": False,
+    }  # fmt: skip
+    assert Selection().with_(**found).view.pin == (48, 71)
+
+
+def test_unpinning_is_told_from_not_touching() -> None:
+    assert component.changes(told(pin=None, pin_channel=None)) == {"pin": None, "pin_channel": None}
+    assert component.changes(told(colormap="gray")) == {"colormap": "gray"}
+    for nothing in (None, {}, {"changes": None}):
+        assert component.changes(nothing) == {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"pin": [1]}, {"pin": [1, -2]}, {"pin": [1.5, 2]}, {"pin": "12"}, {"pin": [True, 1]}, {"pin_channel": -1},
+        {"pin_channel": "3"}, {"colormap": "jet"}, {"colormap": ["viridis"]}, {"gamma": 0}, {"gamma": "1"},
+        {"gamma": float("nan")}, {"range": "none"}, {"aligned": None}, {"aligned": 1}, {"seed": 4},
+    ],
+)  # fmt: skip
+def test_a_forged_change_is_dropped(bad: dict) -> None:
+    assert component.changes(told(**bad, range="map") if "range" not in bad else told(**bad)) == (
+        {} if "range" in bad else {"range": "map"}
+    )
+
+
+# --- on a page -------------------------------------------------------------------------------------
+def _page() -> None:
+    import numpy as np
+    import streamlit as st
+
+    from fusionviz.board import Board, Map, Panel, PanelView
+    from fusionviz.selection import View
+    from fusionviz.ui.components import board as component
+
+    view = PanelView("own", "own", "4 × 4", maps=(Map(np.eye(4, dtype=np.float32), "0", 0),))
+    shown = Board((4, 4), (Panel("low", "low", "Low", (view,)),), (0,))
+    st.session_state.got = component.board(component.pack(shown, View(), "en", digest="a"), key="board")
+
+
+def test_the_page_gets_bytes_and_reports_no_change_of_its_own() -> None:
+    page = AppTest.from_function(_page, default_timeout=60).run()
+    assert not page.exception
+    proto = page.get("bidi_component")[0].proto
+    assert proto.WhichOneof("data") == "bytes"
+    np.testing.assert_array_equal(map_of(proto.bytes, 0), np.eye(4))
+    assert page.session_state.got == {}
