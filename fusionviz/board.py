@@ -78,10 +78,11 @@ class PanelView:
 
 @dataclass(frozen=True)
 class Badge:
-    """Where a panel's learned numbers come from: `kind` as in Provenance, `text` for people."""
+    """Where a panel's learned numbers come from: `kind` as in Provenance, `text` for people, `help` on pointing."""
 
     kind: str
     text: str
+    help: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class _Builder:
         badge = self.study.pyramid.provenance
         shown = 0
         if meets is not None and meets.tensor is not own.tensor:
-            views += self.views_of(meets, "aligned", self.channels, was=own)
+            views += self.views_of(meets, "aligned", self.met_channels(meets, role), was=own)
             if self.aligned:
                 shown = next(i for i, v in enumerate(views) if v.key.startswith("aligned"))
         title = self.say("panel.level", role=self.say(f"roles.{role}"), letter="X" if role == "low" else "Y")
@@ -106,10 +106,17 @@ class _Builder:
     # --- views -------------------------------------------------------------------------------
     def own_channels(self, level: FeatureMap, role: str) -> tuple[int, ...]:
         met = self.study.result.aligned
-        same = met is not None and met[0 if role == "low" else 1].tensor is level.tensor
-        if same:
-            return tuple(c for c in self.channels if c < level.channels)
+        if met is not None and met[0 if role == "low" else 1].tensor is level.tensor:
+            return self.met_channels(level, role)
         return reduce.strongest(level.tensor, min(self.view.grid, level.channels))
+
+    def met_channels(self, level: FeatureMap, role: str) -> tuple[int, ...]:
+        """The channels of a map that became the fused channels shown: the same, but where maps were stacked."""
+        x, y = self.study.result.aligned
+        stacked = self.study.result.fused.channels == x.channels + y.channels
+        start = x.channels if stacked and role == "high" else 0
+        found = tuple(c - start for c in self.channels if 0 <= c - start < level.channels)
+        return found or reduce.strongest(level.tensor, min(self.view.grid, level.channels))
 
     def views_of(
         self, level: FeatureMap, key: str, channels: tuple[int, ...], was: FeatureMap | None = None
@@ -223,20 +230,17 @@ class _Builder:
 
     def note(self, a: AttentionMap) -> str:
         value = a.tensor
-        key = "panel.share_note" if a.kind == "share" else "panel.weight_note"
-        return self.say(
-            key,
-            low=_number(float(value.min())),
-            high=_number(float(value.max())),
-            mean=_number(float(value.mean())),
-            sums=self.say(f"attention.sums.{a.sums}"),
-        )
+        ends = {n: _number(float(getattr(value, f)())) for n, f in (("low", "min"), ("high", "max"), ("mean", "mean"))}
+        if a.kind == "share":
+            return self.say("panel.share_note", note=self.say("attention.note.share"), **ends)
+        return self.say("panel.weight_note", sums=self.say(f"attention.sums.{a.sums}"), **ends)
 
     def branch(self, name: str) -> str:
         return self.say(f"roles.{name}") if name in ("low", "high") else name
 
     def badge(self, provenance: Provenance) -> Badge:
-        return Badge(provenance.kind, self.say(f"provenance.{provenance.kind}"))
+        kind = provenance.kind
+        return Badge(kind, self.say(f"provenance.{kind}"), self.say(f"provenance.help.{kind}"))
 
     # --- the equation at one place -------------------------------------------------------------
     def arithmetic(self) -> Arithmetic | None:

@@ -272,7 +272,7 @@ def number(value: float, digits: int = 3, *, trim: bool = False) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = int(exponent)
     if -4 < power < digits + 2:
-        text = f"{float(f'{mantissa}e{power}'):.{max(0, digits - 1 - power)}f}"
+        text = f"{value:.{max(0, digits - 1 - power)}f}"
         raised = ""
     else:
         text, raised = mantissa, "×10" + str(power).translate(_RAISED)

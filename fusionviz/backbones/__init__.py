@@ -21,7 +21,7 @@ from fusionviz.backbones._base import Backbone, BackboneInfo, Recipe, describe, 
 from fusionviz.errors import UnknownNameError
 from fusionviz.registry import nearest
 
-__all__ = ("Backbone", "BackboneInfo", "info", "load", "names")
+__all__ = ("Backbone", "BackboneInfo", "family", "info", "load", "names", "title")
 
 _known: dict[str, BackboneInfo] = {}
 _looking = threading.Lock()
@@ -32,8 +32,20 @@ def names() -> tuple[str, ...]:
     return torchvision.names()
 
 
+def title(key: str) -> str:
+    """Return a backbone's name as its paper writes it, without looking at the network: for lists of all."""
+    return _recipe(key).title
+
+
+def family(key: str) -> str:
+    """Return a backbone's family, without looking at the network: for lists of all."""
+    return _recipe(key).family
+
+
 def info(key: str) -> BackboneInfo:
     """Return what is known of a backbone; builds no weights and takes no memory for them.
+
+    The network is looked at once, for a tenth of a second to a second; what was found is kept between runs.
 
     Raises:
         UnknownNameError: with near matches and the list.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -140,8 +140,8 @@ class Recipe:
     weights: str
     classes: int
     preprocessing: Preprocessing
-    build: Callable[[int, Collection[str]], nn.Module] = field(compare=False)
-    rename: Callable[[str], str] = field(default=lambda name: name, compare=False)
+    build: Callable[[int, Collection[str]], nn.Module]
+    rename: Callable[[str], str] = str
 
 
 class _Unfilled(TorchFunctionMode):

@@ -73,7 +73,8 @@ def cut(network: nn.Module, size_px: int) -> Cut:
         picture.replace_all_uses_with(own, delete_user_cb=lambda user: user is not own)
     end = graph.output_node()
     end.args = ((tuple(outputs), end.args[0]),)
-    graph.eliminate_dead_code()
+    # A line such as `x.mul_(2)` has a result that nobody uses, and does something all the same.
+    graph.eliminate_dead_code(lambda node: node in walk.writers or node.is_impure())
     graph.lint()
     return Cut(graph, tuple(levels), head, logits.shape[1])
 
@@ -110,30 +111,36 @@ class _Walk(fx.Interpreter):
     Attributes:
         places: of every node whose tensor lies on a grid.
         views: of every node whose tensor can be seen as a map [b c h w].
+        writers: nodes that write into a tensor that was there before; torch counts the writes of every memory.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.places: dict[fx.Node, Place | tuple] = {}
         self.views: dict[fx.Node, View] = {}
-        self._written: dict[fx.Node, tuple[Tensor, int]] = {}
+        self.writers: set[fx.Node] = set()
+        self._made: dict[fx.Node, tuple[Tensor, int]] = {}
 
     def run_node(self, node: fx.Node) -> object:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
+        given = [self.env[operand] for operand in _operands(node)]
+        writes = [(tensor, tensor._version) for tensor in given if isinstance(tensor, Tensor)]
         value = super().run_node(node)
+        if any(tensor._version != count for tensor, count in writes):
+            self.writers.add(node)
         place = self._place(node, args, kwargs, value)
         if place is not None:
             self.places[node] = place
         if isinstance(value, Tensor):
-            self._written[node] = (value, value._version)
+            self._made[node] = (value, value._version)
             view = _grid.as_map(place, tuple(value.shape)) if isinstance(place, Place) else None
             if view is not None:
                 self.views[node] = view
         return value
 
     def is_overwritten(self, node: fx.Node) -> bool:
-        """Say whether a later operation writes into the node's memory: torch counts the writes of every memory."""
-        value, writes = self._written[node]
+        """Say whether a later operation writes into the node's memory."""
+        value, writes = self._made[node]
         return value._version != writes
 
     def has_parameters(self, node: fx.Node) -> bool:

@@ -210,10 +210,19 @@ class Canvas:
         family: list[str] | None = None,
         align: str = "left",
         bold: bool = False,
+        room: float | None = None,
     ) -> float:
-        """Write (text, colour) parts one after another as one line; returns its width."""
+        """Write (text, colour) parts one after another as one line; returns its width.
+
+        If `room` is given and they need more, the widest part is cut: the others keep what they say.
+        """
         parts = [(self.spelt(text), colour) for text, colour in parts]
         widths = [self.width(t, size, family=family, bold=bold) for t, _ in parts]
+        if room is not None and sum(widths) > room:
+            i = widths.index(max(widths))
+            free = max(0.0, room - sum(widths) + widths[i])
+            parts[i] = (fonts.shorten(parts[i][0], size, family or self.family, free, bold=bold), parts[i][1])
+            widths[i] = self.width(parts[i][0], size, family=family, bold=bold)
         total = sum(widths)
         x -= {"left": 0.0, "center": total / 2, "right": total}[align]
         for (text, colour), wide in zip(parts, widths, strict=True):

@@ -173,19 +173,20 @@ class _Slide:
     def _caption(self, lines: tuple[str, ...]) -> float:
         """Write caption and credit at the foot; returns where they begin."""
         c, theme = self.canvas, self.theme
-        y = HEIGHT - 20.0 - 13.0 * len(lines)
-        top = y - 12
-        credit = self.board.credit
-        room = WIDTH - 2 * _EDGE
-        wide = min(c.width(credit, 8), 0.45 * room) if credit else 0.0
-        if credit:
-            c.text(WIDTH - _EDGE, y, credit, 8, theme.muted, align="right", room=wide + 0.5)
+        credit, room = self.board.credit, WIDTH - 2 * _EDGE
         parts = self._caption_parts()
-        size = c.fitted("".join(t for t, _ in parts), 10.5, 7.5, room - wide - 16)
-        c.run(_EDGE, y, parts, size)
+        words = "".join(text for text, _ in parts)
+        # Caption and credit share a line, unless they are too long for one.
+        beside = c.width(words, 9) + c.width(credit, 8) + 20 <= room
+        below = len(lines) + (0 if beside else 1)
+        y = HEIGHT - 20.0 - 13.0 * below
+        wide = c.width(credit, 8) if beside and credit else 0.0
+        if credit:
+            c.text(WIDTH - _EDGE, y if beside else HEIGHT - 20, credit, 8, theme.muted, align="right", room=room)
+        c.run(_EDGE, y, parts, c.fitted(words, 10.5, 8.0, room - wide - 16), room=room - wide)
         for i, line in enumerate(lines):
             c.text(_EDGE, y + 13.0 * (i + 1), line, 9, theme.muted, room=room)
-        return top
+        return y - 12
 
     def _caption_parts(self) -> list[tuple[str, str]]:
         """The caption with levels in their colours, and whatever is random in the colour of a warning."""
@@ -555,7 +556,8 @@ class _Slide:
         if value is None:
             return ""
         if shown.kind == "maps" and shown.maps[0].channel is None:
-            return number(value)
+            label = shown.maps[0].label
+            return self.say("figure.value", name=label, value=number(value)) if label else number(value)
         return self.say("figure.value", name=self.say("figure.channel", n=self.channel), value=number(value))
 
 

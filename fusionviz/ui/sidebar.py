@@ -1,11 +1,14 @@
 """The controls: picture, backbone, levels, method and its knobs, view, device. Each shows the selection and sets it."""
 
+from collections.abc import Callable, Iterable
+
 import streamlit as st
 
 from fusionviz import backbones, device, fusion, pictures
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
 from fusionviz.selection import FITS, GRIDS, SHOWS
+from fusionviz.state import PARTS
 from fusionviz.ui import notices, session, words
 from fusionviz.ui.components import gallery
 from fusionviz.ui.words import of_method, say
@@ -41,7 +44,7 @@ def _picture() -> None:
     st.selectbox(
         say("control.picture"),
         keys,
-        format_func=_picture_title,
+        format_func=_labels(keys, _picture_title),
         label_visibility="collapsed",
         **session.mirror("picture", chosen.picture, lambda key: session.change(picture=key, pin=None)),
     )
@@ -52,6 +55,12 @@ def _picture() -> None:
     with right, st.popover(say("control.framing"), width="stretch", on_change="rerun", key="framing") as framing:
         if framing.open:
             _framing()
+
+
+def _labels(values: Iterable, name: Callable[[object], str]) -> Callable[[object], str]:
+    """Return labels made once and for all of this run, in its language: widgets ask for them at any time."""
+    made = {value: name(value) for value in values}
+    return lambda value: made.get(value, str(value))
 
 
 def _picture_title(key: str) -> str:
@@ -91,7 +100,7 @@ def _framing() -> None:
     st.segmented_control(
         say("control.fit"),
         FITS,
-        format_func=lambda v: say(f"fit.{v}"),
+        format_func=_labels(FITS, lambda v: say(f"fit.{v}")),
         required=True,
         **session.mirror("fit", chosen.fit, lambda v: session.change(fit=v)),
     )
@@ -112,13 +121,14 @@ def _framing() -> None:
             )
     wants = backbones.info(chosen.backbone).preprocessing
     sizes = sorted({*(s for s in SIZES if s >= wants.minimum_px and s % wants.multiple == 0), wants.crop_px})
+    sizes = [wants.crop_px] if wants.fixed else sizes
     if chosen.size and chosen.size not in sizes:
         sizes = sorted({*sizes, chosen.size})
     st.selectbox(
         say("control.size"),
-        [wants.crop_px] if wants.fixed else sizes,
-        format_func=lambda s: say("control.size_own", px=s) if s == wants.crop_px else f"{s} px",
-        disabled=wants.fixed,
+        sizes,
+        format_func=_labels(sizes, lambda s: say("control.size_own", px=s) if s == wants.crop_px else f"{s} px"),
+        disabled=len(sizes) == 1,
         help=say("control.size_help"),
         **session.mirror(
             "size",
@@ -135,7 +145,7 @@ def _backbone() -> None:
     st.selectbox(
         say("control.backbone"),
         keys,
-        format_func=lambda key: backbones.info(key).title,
+        format_func=_labels(keys, lambda key: backbones.info(key).title),
         **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
     )
 
@@ -168,7 +178,9 @@ def _method() -> None:
     st.selectbox(
         say("control.method"),
         fusion.names(),
-        format_func=lambda key: f"{of_method(key, 'short')} · {say('families.' + fusion.spec(key).family)}",
+        format_func=_labels(
+            fusion.names(), lambda key: f"{of_method(key, 'short')} · {say('families.' + fusion.spec(key).family)}"
+        ),
         **session.mirror("method", chosen.method, lambda key: session.change(method=key)),
     )
     spec = fusion.spec(chosen.method)
@@ -193,7 +205,7 @@ def _knob(param: Param, value: object) -> None:
     if param.kind == "bool":
         st.toggle(label, **more)
     elif param.kind == "choice":
-        name = lambda v: _choice(method, param.key, v)  # noqa: E731 - a label, in place
+        name = _labels(param.choices, lambda v: _choice(method, param.key, v))
         short = len(param.choices) <= 5 and sum(len(name(c)) for c in param.choices) <= 22
         if short:
             st.segmented_control(label, param.choices, format_func=name, required=True, width="stretch", **more)
@@ -230,7 +242,9 @@ def _view() -> None:
     st.selectbox(
         say("control.show"),
         options,
-        format_func=lambda o: say("show.grid", n=o.split("-")[1]) if o.startswith("grid-") else say(f"show.{o}"),
+        format_func=_labels(
+            options, lambda o: say("show.grid", n=o.split("-")[1]) if o.startswith("grid-") else say(f"show.{o}")
+        ),
         **session.mirror("show", value, changed),
     )
     if value == "chosen":
@@ -240,8 +254,8 @@ def _view() -> None:
     if takes_complex:
         st.segmented_control(
             say("control.part"),
-            ("abs", "arg", "re", "im", "domain"),
-            format_func=lambda p: say(f"part.{p}"),
+            PARTS,
+            format_func=_labels(PARTS, lambda p: say(f"part.{p}")),
             required=True,
             **session.mirror("part", view.part, lambda p: session.change(part=p)),
         )
@@ -258,7 +272,7 @@ def _device() -> None:
     st.selectbox(
         say("control.device"),
         there,
-        format_func=lambda name: f"{name} · {device.title(name)}",
+        format_func=_labels(there, lambda name: f"{name} · {device.title(name)}"),
         disabled=len(there) == 1,
         **session.mirror("device_name", st.session_state.device or there[0], _device_changed),
     )

@@ -16,9 +16,24 @@ from torch.overrides import TorchFunctionMode
 from fusionviz import backbones
 
 SAMPLE = (
-    "resnet18 mobilenet_v3_large efficientnet_b0 convnext_tiny swin_t swin_v2_t vit_b_16 maxvit_t densenet121 googlenet "
-    "inception_v3 vgg16_bn alexnet squeezenet1_0 shufflenet_v2_x0_5 mnasnet0_5 regnet_y_400mf"
-).split()
+    "resnet18",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "swin_t",
+    "swin_v2_t",
+    "vit_b_16",
+    "maxvit_t",
+    "densenet121",
+    "googlenet",
+    "inception_v3",
+    "vgg16_bn",
+    "alexnet",
+    "squeezenet1_0",
+    "shufflenet_v2_x0_5",
+    "mnasnet0_5",
+    "regnet_y_400mf",
+)
 REST = tuple(key for key in backbones.names() if key not in SAMPLE)
 
 # Channels as the papers and the field's feature extractors have them.

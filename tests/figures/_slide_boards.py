@@ -24,7 +24,7 @@ def weight_views(kind: str, language: str) -> tuple[PanelView, ...]:
     def say(key: str, **values: object) -> str:
         return text(key, language, **values)
 
-    note = say("panel.weight_note", low="0.05", high="0.95", mean="0.50", sums=say("attention.sums.with_high"))
+    note = {"en": "0.05 … 0.95, mean 0.50; low + high = 1", "zh": "0.05 … 0.95，均值 0.50；低层 + 高层 = 1"}[language]
     place = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     if kind == "element":
         maps = tuple(Map(place, m.label, m.channel) for m in channels(9, 16))
@@ -68,14 +68,18 @@ def board(kind: str = "place", language: str = "en", *, random: bool = True, sig
         r: say("panel.level", role=say(f"roles.{r}"), letter=x)
         for r, x in zip(("low", "high", "fused"), "XYZ", strict=True)
     }
+    shapes = {
+        "own": say("panel.shape", shape="256 × 4 × 4", stride="16"),
+        "aligned": say("panel.shape", shape="256 × 4 × 4 → 64 × 16 × 16", stride="4"),
+    }
     views = {
         "low": (PanelView("own", say("view.own"), shape, maps=low, **STRIDE_4),),
         "high": (
-            PanelView("own", say("view.own"), say("panel.shape", shape="256 × 4 × 4", stride="16"), "maps", scale, maps=high, **STRIDE_16),
-            PanelView("aligned", say("view.aligned"), say("panel.shape", shape="256 × 4 × 4 → 64 × 16 × 16", stride="4"), "maps", scale, maps=aligned, **STRIDE_4),
+            PanelView("own", say("view.own"), shapes["own"], "maps", scale, maps=high, **STRIDE_16),
+            PanelView("aligned", say("view.aligned"), shapes["aligned"], "maps", scale, maps=aligned, **STRIDE_4),
         ),
         "fused": (PanelView("fused", say("view.channels"), shape, maps=fused, **STRIDE_4),),
-    }  # fmt: skip
+    }
     chooses = kind in ("element", "place")
     title = "attention.weight" if chooses or kind == "numbers" else "attention.channel_gate"
     of = "low" if title == "attention.weight" else "sum"

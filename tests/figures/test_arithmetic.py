@@ -71,7 +71,7 @@ def test_the_fused_map_of_a_board_is_what_its_equation_says() -> None:
 
 @pytest.mark.parametrize(
     ("pin", "expected"),
-    [((0, 0), (0, 0)), ((1, 1), (0, 0)), ((3, 2), (1, 1)), ((63, 63), (15, 15)), ((30, 5), (1, 7))],
+    [((0, 0), (0, 0)), ((1, 1), (0, 0)), ((3, 2), (1, 1)), ((63, 63), (15, 15)), ((29, 5), (1, 7)), ((31, 5), (1, 8))],
 )
 def test_a_pixel_belongs_to_the_nearest_centre(pin: tuple, expected: tuple) -> None:
     view = PanelView("v", "", "", stride=(4, 4), offset=(0.5, 0.5))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -190,8 +191,6 @@ def test_the_browser_gets_its_words(language: str) -> None:
 
 
 def test_every_word_of_the_script_exists_in_every_language() -> None:
-    import re
-
     script = (component._HERE / "board.js").read_text("utf-8")
     used = set(re.findall(r'this\.t\("(\w+)"', script)) | {"place", "place_channel"}
     used |= {f"{name}{tip}" for name in ("overlay", "aligned", "colormap", "gamma", "range") for tip in ("", "_tip")}

@@ -1462,7 +1462,9 @@ class BoardView {
     const x = ((event.clientX - box.left) / box.width) * panel.width;
     const y = ((event.clientY - box.top) / box.height) * panel.height;
     const inside = (r) => x >= r.x && x < r.x + r.w && y >= r.y && y < r.y + r.h;
-    const tile = panel.tiles.find(inside);
+    const away = (r) => Math.max(r.x - x, x - r.x - r.w, r.y - y, y - r.y - r.h, 0);
+    const near = panel.tiles.filter((r) => away(r) <= 2 * panel.dpr); // the gaps between maps belong to the nearest
+    const tile = near.length ? near.reduce((a, b) => (away(b) < away(a) ? b : a)) : null;
     if (tile) {
       const [height, width] = this.header.size, w = this.window;
       const u = w.x + ((x - tile.x) / tile.w) * (width / w.zoom), v = w.y + ((y - tile.y) / tile.h) * (height / w.zoom);

@@ -35,7 +35,7 @@ def show() -> None:
         )
     with st.container(width=820):
         found = texts.lesson(s.lesson, language)
-        st.markdown(f"## {found.front['title']}")
+        st.title(found.front["title"], anchor=False)
         st.markdown(f"*{found.front['idea']}*")
         st.markdown(in_markdown(found.body, dark=words.is_dark()))
         if s.lesson in fusion.names() and st.button(say("methods.open"), type="primary"):
