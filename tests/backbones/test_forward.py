@@ -131,6 +131,22 @@ def test_logits_and_levels_are_torchvisions_own(key: str, monkeypatch: pytest.Mo
     assert opened.provenance.detail == models.get_model_weights(key).DEFAULT.name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [key for key in backbones.names() if key not in SAMPLE])
+def test_logits_are_those_of_the_untraced_network_everywhere(key: str) -> None:
+    torch.manual_seed(0)
+    network = backbones.torchvision.recipe(key).build(1000, ()).eval()
+    for parameter in list(network.parameters())[-2:]:
+        nn.init.normal_(parameter, 0.0, 0.1)
+    opened = backbones.load(key, state=network.state_dict())
+    x = pictures(key)
+    with torch.inference_mode():
+        pyramid, logits = opened(x)
+        torch.testing.assert_close(logits, network(x))
+    for level in pyramid:
+        assert torch.isfinite(level.tensor).all()
+
+
 def as_map(key: str, tensor: Tensor) -> Tensor:
     if key.startswith("swin") and tensor.shape[1] == tensor.shape[2]:  # channels last
         return tensor.permute(0, 3, 1, 2)

@@ -1,5 +1,7 @@
 """The board in a real Chromium: what it draws, what it answers to pointer and keys, and what it tells the server."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _boards import CHANNELS, LOW, SIDE, WORDS, attentional, odd
+from PIL import Image
 
 from fusionviz import scales
 from fusionviz.board import Board, PanelView
@@ -73,11 +76,8 @@ class Driver:
 
     def pixels(self, panel: str, layer: str = "base") -> np.ndarray:
         """Return a canvas as uint8 [h w 4]."""
-        height, width, data = self.read(
-            f"(c => [c.height, c.width, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)])"
-            f"(root.querySelector('[data-panel={panel}] .{layer}'))"
-        )
-        return np.array(data, np.uint8).reshape(height, width, 4)
+        url = self.read(f"root.querySelector('[data-panel={panel}] .{layer}').toDataURL()")
+        return np.array(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))
 
     def told(self) -> list[dict]:
         return json.loads(self.page.locator("#told").inner_text())
