@@ -52,6 +52,8 @@ def _picture() -> None:
     with left, st.popover(say("control.own_picture"), width="stretch", on_change="rerun", key="own_picture") as own:
         if own.open:
             _own_picture()
+        else:
+            st.session_state.upload_mistake = None
     with right, st.popover(say("control.framing"), width="stretch", on_change="rerun", key="framing") as framing:
         if framing.open:
             _framing()
@@ -70,29 +72,26 @@ def _picture_title(key: str) -> str:
 
 
 def _own_picture() -> None:
-    upload = st.file_uploader(say("control.upload"), type=None, key="upload", help=say("control.upload_help"))
-    _take(upload)
+    received = {"on_change": _received}
+    st.file_uploader(say("control.upload"), key="upload", help=say("control.upload_help"), args=("upload",), **received)
     if st.toggle(say("control.camera"), key="camera_on"):
-        _take(st.camera_input(say("control.camera"), key="camera", label_visibility="collapsed"))
-
-
-def _take(sent) -> None:  # noqa: ANN001 - Streamlit's UploadedFile or None
-    """Choose what was sent, once; a file that is no picture is answered here and changes nothing else."""
-    if sent is None:
-        return
-    seen = st.session_state.setdefault("taken", {})
-    mistake = seen.get(sent.file_id)
-    if sent.file_id not in seen:
-        try:
-            session.keep_upload(pictures.open_picture(sent.getvalue(), name=sent.name))
-            mistake = None
-        except FusionvizError as bad:
-            mistake = bad
-        seen[sent.file_id] = mistake
-        while len(seen) > 32:
-            seen.pop(next(iter(seen)))
+        label = {"label": say("control.camera"), "label_visibility": "collapsed"}
+        st.camera_input(key="camera", args=("camera",), **label, **received)
+    mistake = st.session_state.get("upload_mistake")
     if mistake is not None:
         notices.mistake(mistake)
+
+
+def _received(key: str) -> None:
+    """Choose the picture that was sent; a file that is none is answered where it was chosen, and changes nothing."""
+    sent = st.session_state[key]
+    st.session_state.upload_mistake = None
+    if sent is None:
+        return
+    try:
+        session.keep_upload(pictures.open_picture(sent.getvalue(), name=sent.name))
+    except FusionvizError as bad:
+        st.session_state.upload_mistake = bad
 
 
 def _framing() -> None:

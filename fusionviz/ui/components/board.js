@@ -345,6 +345,13 @@ function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Whether a node's contents are all to be seen; `scrollWidth` is rounded, and an ellipsis comes for a tenth of a pixel. */
+function whole(node) {
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  return range.getBoundingClientRect().width <= node.getBoundingClientRect().width + 0.02;
+}
+
 function tip(node, text) {
   if (node.title !== text) node.title = text;
 }
@@ -837,29 +844,27 @@ class BoardView {
   }
 
   /**
-   * Arrange the two lines of a head. Title and shape stand on the first, views and badge on the second; where three
-   * views leave the badge no room, badge and shape change places; where even that is too narrow, the views become a list.
+   * Arrange the two lines of a head. Title and shape stand on the first, views and badge on the second; where that
+   * has no room, badge and shape change places, or the title has its line alone; at last the views become a list.
    */
   fitHeads() {
     for (const panel of this.panels) {
-      const badge = panel.badge.textContent;
-      const key = [panel.viewsKey, badge, panel.view.shape, panel.data.title, panel.node.clientWidth, this.fontPx].join();
+      const { title, shape, badge, views, pick, head, sub } = panel;
+      const key = [panel.viewsKey, badge.textContent, panel.view.shape, title.title, head.clientWidth, this.fontPx].join();
       if (panel.fitKey === key) continue;
       panel.fitKey = key;
-      const fits = (node) => node.scrollWidth <= node.clientWidth + 1;
-      panel.sub.dataset.fit = "yes";
-      panel.head.append(panel.shape);
-      panel.sub.append(panel.badge);
-      this.fitShape(panel);
-      if (panel.data.views.length < 2 || fits(panel.sub)) continue;
-      panel.head.append(panel.badge);
-      panel.sub.append(panel.shape);
-      this.fitShape(panel);
-      if (fits(panel.sub) && fits(panel.title) && fits(panel.shape)) continue;
-      panel.sub.dataset.fit = "no";
-      panel.head.append(panel.shape);
-      panel.sub.append(panel.badge);
-      this.fitShape(panel);
+      const attempt = (first, second, list) => {
+        sub.dataset.list = list ? "yes" : "no";
+        head.replaceChildren(title, ...first);
+        sub.replaceChildren(views, pick, ...second);
+        this.fitShape(panel);
+        return [title, shape, views, badge].every((node) => node.hidden || whole(node)) && whole(sub);
+      };
+      const several = panel.data.views.length > 1;
+      const found =
+        attempt([shape], [badge]) || attempt([badge], [shape]) || attempt([], [shape, badge]) ||
+        (several && (attempt([shape], [badge], true) || attempt([], [badge, shape], true)));
+      if (!found) attempt([shape], [badge], several); // the tooltips have what is cut off
     }
   }
 
@@ -868,7 +873,7 @@ class BoardView {
     const { shape } = panel.view, short = shape.split(" · ")[0];
     for (const text of [shape, short, short.replaceAll(" × ", "×")]) {
       say(panel.shape, text);
-      if (panel.shape.scrollWidth <= panel.shape.clientWidth + 1) return;
+      if (whole(panel.shape)) return;
     }
   }
 
@@ -1375,14 +1380,15 @@ class BoardView {
     const { sum, header } = this, channel = this.activeChannel();
     const pin = this.settings.pin;
     const pinned = Boolean(pin && pin[0] === place.x && pin[1] === place.y);
-    const where = this.t(channel === null ? "place" : "place_channel", { x: place.x, y: place.y, n: channel });
+    let where = this.t(channel === null ? "place" : "place_channel", { x: place.x, y: place.y, n: channel });
+    if (this.speaksOfAligned()) where = this.t("place_aligned", { place: where });
     say(sum.place, pinned ? this.t("pinned", { place: where }) : where);
     sum.place.dataset.pinned = pinned ? "yes" : "no";
     const parts = header.arithmetic ? this.equation(header.arithmetic, channel, place) : this.readings(channel, place);
     const key = JSON.stringify([parts, this.mode]);
     if (this.sumKey !== key) {
       this.sumKey = key;
-      sum.maths.replaceChildren(...parts.map(([text, role]) => el("span", { "data-role": role, text })));
+      sum.maths.replaceChildren(...parts.map(([text, role, title]) => el("span", { "data-role": role, text, title })));
     }
     const notes = this.panels.filter((p) => p.view.note).map((p) => p.view.note);
     const note = notes.join(" · ");
@@ -1390,21 +1396,34 @@ class BoardView {
     tip(sum.note, note);
   }
 
+  /** Where a panel's number of the active channel stands: in what it shows, or in the aligned maps it does not show. */
+  source(panel) {
+    const { view } = panel, reduced = view.maps.length === 1 && view.maps[0].channel === null;
+    if (reduced || this.linked(panel)) return view;
+    return panel.data.views.find((v) => v.key === "aligned") ?? null;
+  }
+
   /** What low, high, weight and fused are at the place, where a method has no equation for one element. */
   readings(channel, place) {
     const parts = [];
     for (const panel of this.panels) {
-      if (panel.data.role === "picture" || panel.view.kind === "numbers" || panel.view.scale === "rgb") continue;
-      const at = this.activeMap(panel);
-      const own = panel.view.maps[at];
-      const found = panel.view.kind === "bars" ? this.numberOf(panel.view, channel, place) : own && this.numberOf(
-        { ...panel.view, maps: [{ ...own, channel: null }] }, null, place,
-      );
+      const view = this.source(panel);
+      if (panel.data.role === "picture" || !view || view.kind === "numbers" || view.scale === "rgb") continue;
+      const found = this.numberOf(view, channel, place);
       if (!found) continue;
       const shown = Number.isFinite(found.value) ? number(found.value, found.step).text : this.t("not_number");
-      parts.push([parts.length ? "   " : "", ""], [`${panel.data.title}\u2002`, `word ${panel.data.role}`], [shown, panel.data.role]);
+      const from = `${panel.data.title}, ${view.label}`;
+      parts.push([parts.length ? "   " : "", ""], [`${panel.data.title}\u2002`, `word ${panel.data.role}`, from]);
+      parts.push([shown, panel.data.role, from]);
     }
     return parts;
+  }
+
+  /** Whether the numbers below are of aligned maps, while a panel shows other ones. */
+  speaksOfAligned() {
+    const sources = Object.values(this.header.arithmetic?.sources ?? {});
+    const views = this.header.arithmetic ? sources : this.panels.map((p) => [p.id, this.source(p)?.key]);
+    return views.some(([id, key]) => key === "aligned" && this.panels.find((p) => p.id === id)?.view.key !== key);
   }
 
   equation(arithmetic, channel, place) {
@@ -1449,7 +1468,10 @@ class BoardView {
         const value = texts[name];
         if (!value) return parts.push([piece, ""]);
         const after = /[+\-−–·×*/]\s*$/.test(pieces[i - 1] ?? "");
-        parts.push([after && value.value < 0 ? `(${value.text})` : value.text, roleOf[name] ?? "weight"]);
+        const [id, key] = arithmetic.sources[name] ?? [];
+        const panel = this.header.panels.find((p) => p.id === id);
+        const from = panel && `${panel.title}, ${panel.views.find((v) => v.key === key)?.label}`;
+        parts.push([after && value.value < 0 ? `(${value.text})` : value.text, roleOf[name] ?? "weight", from]);
       });
       return parts;
     };

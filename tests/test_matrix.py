@@ -1,0 +1,30 @@
+"""Every method on networks of every kind: one front door, no failure."""
+
+import json
+
+import pytest
+
+from fusionviz import fusion, models, study
+from fusionviz.selection import Selection
+
+BACKBONES = (
+    "resnet18 mobilenet_v3_large efficientnet_b0 convnext_tiny swin_t vit_b_16 maxvit_t densenet121 googlenet "
+    "inception_v3 vgg16_bn alexnet"
+)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.split())
+def test_every_method_runs_on(backbone: str) -> None:
+    prepared = {}
+    for method in fusion.names():
+        found = study.run(Selection(picture="sample:coffee", backbone=backbone, method=method))
+        report = json.loads(json.dumps(study.report(found)))
+        assert report["backbone"]["key"] == backbone
+        fused = found.result.fused
+        assert fused.size == found.low.size
+        assert fused.tensor.isfinite().all()
+        for attention in found.result.attention.values():
+            attention.check()
+        prepared[method] = found.pyramid.names
+    assert len(set(prepared.values())) == 1
+    models.BACKBONES.clear()
