@@ -7,7 +7,7 @@ import streamlit as st
 from fusionviz import backbones, device, fusion, pictures
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
-from fusionviz.selection import FITS, GRIDS, SHOWS
+from fusionviz.selection import FITS, GRIDS, SHOWS, Selection
 from fusionviz.state import PARTS
 from fusionviz.ui import notices, session, words
 from fusionviz.ui.components import gallery
@@ -140,13 +140,50 @@ def _framing() -> None:
 # --- backbone ------------------------------------------------------------------------------------
 def _backbone() -> None:
     chosen = session.selection()
-    keys = [key for key in backbones.names() if len(backbones.info(key).levels) >= 2]
+    keys = backbones.names()
     st.selectbox(
         say("control.backbone"),
         keys,
-        format_func=_labels(keys, lambda key: backbones.info(key).title),
+        format_func=_labels(keys, backbones.title),
         **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
     )
+    with st.expander(say("control.weights")):
+        _weights(chosen)
+
+
+def _weights(chosen: Selection) -> None:
+    sources = ("auto", "random", "file")
+    source = chosen.weights.split(":", 1)[0]
+
+    def changed(value: str) -> None:
+        st.session_state.asks_file = value == "file"
+        if value != "file":
+            session.change(weights=value)
+
+    asks = st.session_state.get("asks_file", False)
+    st.segmented_control(
+        say("control.weights"),
+        sources,
+        format_func=_labels(sources, lambda s: say(f"weights.{s}")),
+        required=True,
+        width="stretch",
+        label_visibility="collapsed",
+        help=say("control.weights_help"),
+        **session.mirror("weights", "file" if asks else source, changed),
+    )
+    if asks or source == "file":
+        path = chosen.weights.removeprefix("file:") if source == "file" else ""
+        st.text_input(
+            say("control.weights_file"),
+            placeholder="/…/weights.pth",
+            help=say("control.weights_file_help"),
+            **session.mirror("weights_file", path, _weights_file),
+        )
+
+
+def _weights_file(path: object) -> None:
+    written = str(path).strip()
+    session.change(weights=f"file:{written}" if written else "auto")
 
 
 def _levels() -> None:

@@ -182,6 +182,18 @@ def test_titles_are_whole_and_long_shapes_keep_their_text(open_board) -> None:
     assert all(v.is_visible() for v in views.all())
 
 
+def test_a_head_without_room_becomes_a_list_and_never_cuts_the_badge(open_board) -> None:
+    board = open_board("case=odd", width=1100)  # six panels: 145 pixels each
+    for panel in ("low", "high", "signed", "holes", "gate"):
+        assert board.page.locator(f"[data-panel={panel}] .title").is_visible()
+    gate = board.page.locator("[data-panel=gate]")
+    assert gate.locator(".pick").is_visible()
+    assert not gate.locator(".views").is_visible()
+    assert gate.locator(".badge").evaluate("n => n.scrollWidth <= n.clientWidth")
+    board.view("gate", "place")
+    assert gate.get_attribute("data-view") == "place"
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_roles_have_their_colours_in_both_themes(open_board, dark: bool) -> None:
     board = open_board(dark=dark)
@@ -502,6 +514,16 @@ def test_three_digits_and_a_factor_of_one_is_not_spoken(open_board) -> None:
         assert len(number.replace(".", "").lstrip("0")) <= 3, board.sum()
     place = board.page.locator(".place").inner_text()
     assert place == "Place (60, 20), channel 12"
+
+
+def test_the_place_says_where_the_arithmetic_speaks_of_maps_that_are_not_shown(open_board) -> None:
+    board = open_board()
+    assert board.page.locator(".place").inner_text() == "Place (64, 64), channel 27"
+    before = board.sum()
+    board.view("high", "own")
+    assert board.page.locator(".place").inner_text() == "Place (64, 64), channel 27, aligned"
+    assert board.sum() == before
+    assert board.page.locator(".maths [data-role=high]").get_attribute("title") == "High Y, aligned"
 
 
 def test_without_an_equation_the_numbers_stand_beside_their_names(open_board) -> None:

@@ -831,10 +831,10 @@ class BoardView {
   /** The title in its role's colour; a weight's title stays ink, and the level it speaks of takes its colour. */
   title(panel) {
     const { data } = panel;
+    tip(panel.title, `${data.title} · ${panel.view.shape}`);
     const key = `${data.title} ${data.of} ${this.header.language}`;
     if (panel.titleKey === key) return;
     panel.titleKey = key;
-    tip(panel.title, data.title);
     const word = data.of ? this.t(data.of) : "";
     const at = word ? data.title.toLowerCase().indexOf(word.toLowerCase()) : -1;
     if (at < 0) return panel.title.replaceChildren(data.title);
@@ -863,8 +863,8 @@ class BoardView {
       const several = panel.data.views.length > 1;
       const found =
         attempt([shape], [badge]) || attempt([badge], [shape]) || attempt([], [shape, badge]) ||
-        (several && (attempt([shape], [badge], true) || attempt([], [badge, shape], true)));
-      if (!found) attempt([shape], [badge], several); // the tooltips have what is cut off
+        (several && (attempt([shape], [badge], true) || attempt([], [shape, badge], true)));
+      if (!found) attempt([], [badge], several); // the title's tooltip has the shape
     }
   }
 

@@ -34,8 +34,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const box = element('rect', { width: w, height: h, rx: 5 });
     if (colour) box.style.stroke = colour;
     group.append(box);
-    const lines = [[node.title, 'name'], [node.shape, 'fine'], ...(node.cost ? [[node.cost, 'fine']] : [])];
-    lines.forEach(([line, kind], i) => {
+    const lines = [[node.title, 'name'], [node.formula, 'formula'], [node.shape, 'fine'], [node.cost, 'fine']];
+    lines.filter(([line]) => line).forEach(([line, kind], i) => {
       const text = element('text', { x: 8, y: 14 + 12.5 * i, class: kind });
       text.textContent = line;
       if (i === 0 && colour) text.style.fill = colour;

@@ -48,9 +48,12 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         formulas = [plain(s.formula) for s in members if s.formula]
         title = node.title
         tip = "\n".join([title, shape, *formulas, *([cost] if cost else [])])
-        drawn.append({"key": node.key, "role": node.role, "title": title, "shape": shape, "cost": cost, "tip": tip})
-        widest = max(_width(title, 1.22), _width(shape), _width(cost))
-        sizes[node.key] = (max(64.0, widest + 18), 46.0 if cost else 34.0)
+        # A box shows its last formula, the tooltip all of them; an input has only a letter, which its colour says too.
+        formula = formulas[-1] if formulas else ""
+        words_of = {"title": title, "formula": formula, "shape": shape, "cost": cost}
+        drawn.append({"key": node.key, "role": node.role, "tip": tip, **words_of})
+        widest = max(_width(title, 1.22), _width(formula, 1.05), _width(shape), _width(cost))
+        sizes[node.key] = (max(56.0, widest + 16), 9.0 + 12.5 * sum(bool(w) for w in words_of.values()))
     placed = flow_layout.layout(merged, sizes)
     total = found.costs()
     colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
