@@ -34,7 +34,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const box = element('rect', { width: w, height: h, rx: 5 });
     if (colour) box.style.stroke = colour;
     group.append(box);
-    const lines = [[node.title, 'name'], [node.formula, 'formula'], [node.shape, 'fine'], [node.cost, 'fine']];
+    const lines = [[node.title, 'name'], [node.formula, 'formula'], [node.shape, 'fine'], ...node.costs.map((c) => [c, 'fine'])];
     lines.filter(([line]) => line).forEach(([line, kind], i) => {
       const text = element('text', { x: 8, y: 14 + 12.5 * i, class: kind });
       text.textContent = line;

@@ -39,7 +39,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
     drawn, sizes = [], {}
     for node in merged:
         members = [steps[k] for k in node.members]
-        cost = _cost(
+        costs = _costs(
             sum(s.parameters for s in members),
             sum(macs.get(s.key, 0) for s in members),
             None if times_ms is None else sum(times_ms.get(s.key, 0.0) for s in members),
@@ -47,14 +47,14 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         shape = " × ".join(str(n) for n in members[-1].tensor.shape[1:])
         formulas = [plain(s.formula) for s in members if s.formula]
         title = node.title
-        tip = "\n".join([title, shape, *formulas, *([cost] if cost else [])])
+        tip = "\n".join([title, shape, *formulas, *costs])
         # A box shows its last formula, the tooltip all of them; an input has only a letter, which its colour says too.
         formula = formulas[-1] if formulas else ""
-        words_of = {"title": title, "formula": formula, "shape": shape, "cost": cost}
+        words_of = {"title": title, "formula": formula, "shape": shape, "costs": costs}
         drawn.append({"key": node.key, "role": node.role, "tip": tip, **words_of})
-        widest = max(_width(title, 1.22), _width(formula, 1.05), _width(shape), _width(cost))
-        sizes[node.key] = (max(56.0, widest + 16), 9.0 + 12.5 * sum(bool(w) for w in words_of.values()))
-    placed = flow_layout.layout(merged, sizes)
+        widest = max(_width(title, 1.2), _width(formula, 1.18), _width(shape), *map(_width, costs), 40.0)
+        sizes[node.key] = (widest + 16, 9.0 + 12.5 * (2 + bool(formula) + len(costs)))
+    placed = flow_layout.layout(merged, sizes, gap=(20.0, 12.0))
     total = found.costs()
     colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
     _FLOW(
@@ -82,11 +82,11 @@ def _width(text: str, factor: float = 1.0) -> float:
     return factor * sum(_WIDE if ord(c) > 0x2E80 else _LETTER for c in text)
 
 
-def _cost(parameters: int, macs: int, ms: float | None) -> str:
+def _costs(parameters: int, macs: int, ms: float | None) -> list[str]:
     parts = [say("flow.parameters", n=count(parameters))] if parameters else []
     parts += [say("flow.macs", n=count(macs))] if macs else []
     parts += [f"{ms:.2f} ms"] if ms is not None else []
-    return " · ".join(parts)
+    return parts
 
 
 def count(number: int) -> str:
