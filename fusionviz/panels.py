@@ -202,8 +202,8 @@ class _Builder:
         """All channels, heaviest first; pictures of the heaviest and the lightest stand beside them."""
         order = torch.argsort(per_channel, descending=True, stable=True).tolist()
         bars = tuple(Bar(str(c), float(per_channel[c]), c) for c in order)
-        half = min(len(order), self.view.grid)
-        ends = order if len(order) <= half else order[: (half + 1) // 2] + order[len(order) - half // 2 :]
+        shown = min(len(order), max(self.view.grid, 16))  # as many rows as a tall panel has
+        ends = order if len(order) <= shown else order[: (shown + 1) // 2] + order[len(order) - shown // 2 :]
         weighed = self.weighed()
         ends = [c for c in ends if c < weighed.shape[1]]
         maps = tuple(

@@ -152,7 +152,9 @@ def test_the_header_says_what_the_board_says() -> None:
     values = normal(8, 3, 4)
     view = PanelView("place", "place", "3 × 4", scale="weight", stride=(4, 8), offset=(1.5, 3.5), maps=(Map(values),),
                      over_picture=True, note="a note")  # fmt: skip
-    panel = Panel("weight", "weight", "Weight of low", (view,), 0, Badge("random", "random weights"), "low")
+    panel = Panel(
+        "weight", "weight", "Weight of low", (view,), 0, Badge("random", "random weights", "never trained"), "low"
+    )
     arithmetic = Arithmetic("{z} = {w} · {x}", {"w": ("weight", "place")}, {"g": 2})
     board = Board((12, 32), (panel,), (4, 7), arithmetic, "caption", "credit")
     chosen = View(colormap="magma", gamma=0.5, range="all", aligned=True, pin=(3, 9), pin_channel=7)
@@ -168,7 +170,7 @@ def test_the_header_says_what_the_board_says() -> None:
     }  # fmt: skip
     sent = head["panels"][0]
     assert (sent["id"], sent["role"], sent["of"], sent["view"]) == ("weight", "weight", "low", "place")
-    assert sent["badge"] == {"kind": "random", "text": "random weights"}
+    assert sent["badge"] == {"kind": "random", "text": "random weights", "help": "never trained"}
     drawn = sent["views"][0]
     assert (drawn["scale"], drawn["stride"], drawn["offset"]) == ("weight", [4, 8], [1.5, 3.5])
     assert (drawn["over"], drawn["note"]) == (True, "a note")

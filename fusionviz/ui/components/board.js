@@ -801,7 +801,7 @@ class BoardView {
     this.title(panel);
     tip(panel.shape, view.shape);
     say(panel.badge, data.badge?.text ?? "");
-    tip(panel.badge, data.badge?.text ?? "");
+    tip(panel.badge, data.badge?.help || data.badge?.text || "");
     panel.badge.dataset.kind = data.badge?.kind ?? "";
     panel.badge.hidden = !data.badge;
     panel.over.setAttribute("aria-label", this.t("canvas", { title: data.title, view: view.label, shape: view.shape }));
@@ -1140,19 +1140,26 @@ class BoardView {
     const n = Math.max(1, view.bars.length);
     const limits = this.barLimits(view);
     const block = Math.min(height / n, 5.4 * this.fontPx * dpr), top = (height - block * n) / 2;
-    const big = Math.min(block * 0.46, 2.1 * this.fontPx * dpr), small = Math.min(block * 0.24, 0.95 * this.fontPx * dpr);
-    const inset = Math.round(4 * dpr);
+    const small = Math.min(block * 0.24, 0.95 * this.fontPx * dpr), inset = Math.round(4 * dpr);
+    const written = view.bars.map((bar) => (bar.value === null ? this.t("not_number") : number(bar.value).text));
+    const widest = (texts, px) => {
+      context.font = `600 ${px}px ${this.font}`;
+      return Math.max(...texts.map((text) => context.measureText(text).width), 1);
+    };
+    const room = Math.max(0.4 * width, width - 2 * inset - small - widest(view.bars.map((bar) => bar.label), small));
+    const big = Math.min(block * 0.46, 2.1 * this.fontPx * dpr, (room / widest(written, 100)) * 100);
     view.bars.forEach((bar, index) => {
       const y = top + index * block, colour = this.branchColour(view.bars, index);
       const baseline = y + block * 0.56;
       context.textBaseline = "alphabetic";
       context.textAlign = "left";
       context.fillStyle = colour;
+      const left = width - 2 * inset - small - widest(written, big);
       context.font = `600 ${small}px ${this.font}`;
-      context.fillText(bar.label, inset, baseline, width * 0.55);
+      context.fillText(bar.label, inset, baseline, left);
       context.textAlign = "right";
       context.font = `600 ${big}px ${this.font}`;
-      context.fillText(bar.value === null ? this.t("not_number") : number(bar.value).text, width - inset, baseline);
+      context.fillText(written[index], width - inset, baseline);
       const barTop = y + block * 0.68, tall = Math.max(3 * dpr, block * 0.12);
       context.fillStyle = this.faint;
       context.fillRect(inset, barTop, width - 2 * inset, tall);

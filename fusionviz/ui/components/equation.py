@@ -37,6 +37,7 @@ _SIGNS = {
     r"\uplus": " ⊎ ", r"\ast": " ∗ ",
 }  # fmt: skip
 _SMALL = str.maketrans("0123456789+-=()iaehklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢₐₑₕₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
+_HIGH = str.maketrans("0123456789+-×HTdou", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ˣᴴᵀᵈᵒᵘ")
 
 
 def plain(tex: str) -> str:
@@ -47,8 +48,14 @@ def plain(tex: str) -> str:
     for sign in sorted(_SIGNS, key=len, reverse=True):
         tex = tex.replace(sign, _SIGNS[sign])
     tex = re.sub(r"_\{([^}]*)\}|_(\w)", lambda m: _lowered(m[1] or m[2]), tex)
+    tex = re.sub(r"\^\{([^}]*)\}|\^(\w)", lambda m: _raised(m[1] or m[2]), tex)
     tex = re.sub(r"\\([A-Za-z]+)", r"\1", tex)
     return re.sub(r"\s+", " ", re.sub(r"[{}]", "", tex)).replace("-", "−").strip()
+
+
+def _raised(text: str) -> str:
+    small = text.replace(" ", "").translate(_HIGH)
+    return small if not set(small) & set(text.replace(" ", "")) else f"^{text}"
 
 
 def _lowered(text: str) -> str:
