@@ -145,6 +145,8 @@ class _Builder:
         how = self.view.show
         real = reduce.part(tensor, "abs" if self.view.part == "domain" else self.view.part)
         label = self.say(f"show.{how}")
+        if key == "aligned":  # else two views of one panel would have one name
+            label = f"{self.say('view.aligned')} · {label}"
         if how == "pca":
             return PanelView(f"{key}-pca", label, scale="rgb", maps=(Map(reduce.pca_rgb(real), label),), **place)
         values = reduce.reduced(real, how)

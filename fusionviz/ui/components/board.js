@@ -1246,7 +1246,8 @@ class BoardView {
     const thick = faint ? 0.8 : 1.4;
     if (panel.data.role !== "picture") {
       const m = this.maps[tile.entry.map];
-      box(this.onTile(tile, ...spans(view.stride, view.offset, m.h, m.w)), tile.row ? "#fff" : "#111", tile.row ? 0.8 : thick);
+      const rect = this.onTile(tile, ...spans(view.stride, view.offset, m.h, m.w));
+      box(rect, tile.row ? "#fff" : "#111", tile.row ? 0.8 : thick);
       return;
     }
     // On the picture: the true cell of high and of low around the place, and a cross through the place itself.
@@ -1376,7 +1377,10 @@ class BoardView {
       panel.bar.height = 1;
       const context = panel.bar.getContext("2d"), image = context.createImageData(width, 1);
       const pixels = new Uint32Array(image.data.buffer), table = ramp(name, gamma);
-      for (let i = 0; i < width; i++) pixels[i] = table[flat ? Math.round(flatPosition(scale) * (RAMP - 1)) : Math.round((i / Math.max(1, width - 1)) * (RAMP - 1))];
+      for (let i = 0; i < width; i++) {
+        const t = flat ? flatPosition(scale) : i / Math.max(1, width - 1);
+        pixels[i] = table[Math.round(t * (RAMP - 1))];
+      }
       context.putImageData(image, 0, 0);
     }
     panel.tick.hidden = mark === null || flat;
