@@ -1,6 +1,6 @@
 """Speed as ratios inside one run: nothing absolute holds on a shared machine.
 
-    python -m fusionviz bench            engine overhead of `study.run` against the bare forward
+python -m fusionviz bench            engine overhead of `study.run` against the bare forward
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""The app through Streamlit's own test driver: every page, both languages, links good and bad, mistakes as sentences."""
+"""The app through Streamlit's own test driver: pages, both languages, links good and bad, mistakes as sentences."""
 
 from pathlib import Path
 
