@@ -1,8 +1,10 @@
 """The app: `streamlit run app.py`. Page config, navigation, frame; everything else is a room of `fusionviz`."""
 
+import fusionviz  # first: it sets what OpenMP must know before torch loads
+
+# isort: split
 import streamlit as st
 
-import fusionviz  # first: it sets what OpenMP must know before torch loads
 from fusionviz.ui import frame, session
 from fusionviz.ui.words import say
 

@@ -137,6 +137,7 @@ def test_hover_zoom_and_drag_send_nothing(app: App) -> None:
 
 def test_a_pin_is_kept_in_the_link_and_comes_back_elsewhere(app: App, pages, frames, settled) -> None:
     app.page.mouse.click(*app.point("picture", 0.25, 0.75))
+    app.page.wait_for_url(re.compile("[?&]pin="))
     app.settle()
     pin = app.query()["pin"]
     x, y = map(int, pin.split(","))
@@ -152,10 +153,11 @@ def test_a_pin_is_kept_in_the_link_and_comes_back_elsewhere(app: App, pages, fra
 
 def test_colours_chosen_on_the_board_are_kept_in_the_link(app: App) -> None:
     app.page.locator("[data-tool=colormap] select").select_option("magma")
+    app.page.wait_for_url(re.compile("map=magma"))
     app.settle()
     assert app.query()["map"] == "magma"
     app.page.locator("[data-tool=range] select").select_option("all")
-    app.settle()
+    app.page.wait_for_url(re.compile("range=all"))
     assert app.query()["range"] == "all"
 
 

@@ -1016,6 +1016,7 @@ class BoardView {
   }
 
   paintTile(panel, tile) {
+    if (tile.w < 1 || tile.h < 1) return; // no room yet: the page is still laying itself out
     const m = this.maps[tile.entry.map], { view } = panel;
     const [height, width] = this.header.size;
     const zoom = this.window.zoom;

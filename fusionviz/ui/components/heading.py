@@ -3,6 +3,7 @@
 import streamlit as st
 
 from fusionviz import fusion
+from fusionviz.registry import FusionSpec
 from fusionviz.selection import Selection
 from fusionviz.ui import words
 from fusionviz.ui.components.equation import coloured, plain
@@ -17,6 +18,12 @@ def show(selection: Selection) -> None:
     # A long equation gets a line of its own, so that the first line never breaks on a lecture screen.
     wide = sum(11 if ord(letter) < 0x2E80 else 20 for letter in title)
     apart = wide + 8 * len(plain(spec.equation)) + 7 * len(spec.cite) > 920
+    # One block, whatever is in it: the board below keeps its place in the page, and is not made anew.
+    with st.container(gap=None, key="heading_block"):
+        _draw(spec, title, equation, apart=apart)
+
+
+def _draw(spec: FusionSpec, title: str, equation: str, *, apart: bool) -> None:
     row = {"horizontal": True, "vertical_alignment": "center"}
     with st.container(**row, horizontal_alignment="distribute", key="heading"):
         with st.container(**row, width="content", gap="medium"):

@@ -8,20 +8,24 @@ from fusionviz.ui.components import board_view, export, flow, heading, knows, st
 
 selection = session.selection()
 heading.show(selection)
-notices.remarks()
+said = st.container(gap="small", key="said")  # always there, so that a remark does not move the board in the page
+with said:
+    notices.remarks()
 
 try:
     opened = cache.picture(selection, session.upload())
     found = cache.result(selection, opened, st.session_state.device)
     st.session_state.last_good = found
 except FusionvizError as mistake:
-    notices.mistake(mistake)
+    with said:
+        notices.mistake(mistake)
     found = st.session_state.get("last_good")
     if found is None:
         st.stop()
 
-for remark in found.notices:
-    notices.mistake(remark)
+with said:
+    for remark in found.notices:
+        notices.mistake(remark)
 
 export.show(found)
 board_view.show(found, selection.view)
