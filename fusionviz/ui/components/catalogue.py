@@ -12,8 +12,9 @@ from fusionviz.ui.words import of_method, say
 
 def show() -> None:
     """Show every method with equation, idea and source, and the way to its lesson and to the board."""
-    st.markdown(f"### {say('methods.title')}")
-    st.caption(say("methods.about"))
+    with st.container(gap="xsmall"):
+        st.subheader(say("methods.title"), anchor=False)
+        st.caption(say("methods.about"))
     for family, keys in itertools.groupby(fusion.names(), key=lambda k: fusion.spec(k).family):
         st.markdown(f"#### {say(f'families.{family}')}")
         for key in keys:

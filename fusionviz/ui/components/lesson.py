@@ -36,7 +36,8 @@ def show() -> None:
     with st.container(width=820):
         found = texts.lesson(s.lesson, language)
         st.title(found.front["title"], anchor=False)
-        st.markdown(f"*{found.front['idea']}*")
+        with st.container(key="idea"):
+            st.markdown(found.front["idea"])
         st.markdown(in_markdown(found.body, dark=words.is_dark()))
         if s.lesson in fusion.names() and st.button(say("methods.open"), type="primary"):
             session.change(method=s.lesson)
