@@ -8,11 +8,13 @@ study.pyramid["s4"].tensor, study.result.attention["low"].tensor, study.figure()
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from fusionviz import backbones as _backbones
 from fusionviz import fusion, panels, pictures, state, texts
 from fusionviz import study as _study
+from fusionviz.errors import ParameterError
 from fusionviz.fusion import FusionModule
 from fusionviz.pictures import Picture
 from fusionviz.selection import Selection, View
@@ -92,7 +94,7 @@ def explore(
     opened = open(picture)
     levels = [level.name for level in _backbones.info(backbone).levels]
     low, high = (
-        levels[n] if isinstance(n, int) and -len(levels) <= n < len(levels) else None if n is None else str(n)
+        levels[n] if isinstance(n, Integral) and -len(levels) <= n < len(levels) else None if n is None else str(n)
         for n in (low, high)
     )
     selection = Selection(
@@ -154,6 +156,7 @@ def catalogue() -> state.Catalogue:
         lambda key: key in pictures.keys(),
         fusion.spec,
         lambda key: tuple(level.name for level in _backbones.info(key).levels),
+        lambda key: (_backbones.info(key).default_low, _backbones.info(key).default_high),
     )
 
 
@@ -167,6 +170,9 @@ def draw(study: StudyResult, *, view: View | None = None, language: str = "en", 
     """
     from fusionviz.figures import slide  # matplotlib loads here, not with the package
 
+    if language not in texts.LANGUAGES:
+        allowed = ", ".join(texts.LANGUAGES)
+        raise ParameterError("selection.value", name="language", received=language, allowed=allowed)
     language, _ = slide.language_for(language)
     chosen = study.selection
     spec = fusion.spec(chosen.method)

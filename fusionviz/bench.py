@@ -11,50 +11,66 @@ from collections.abc import Callable
 import torch
 
 from fusionviz import device, study
+from fusionviz.errors import ParameterError
 from fusionviz.selection import Selection
 from fusionviz.trace import NullTrace
 
+WARM_UP = 3
+
 
 def run(backbone: str = "resnet50", method: str = "aff", *, rounds: int = 15, on: str | None = None) -> dict:
-    """Measure what the engine adds to the bare networks, as ratios of medians, in turn in one run.
+    """Measure what the engine adds to the bare networks, as a ratio of two runs side by side.
 
     Args:
-        rounds: how often each is measured, in turn: A B C A B C ...
+        rounds: how often the two are measured; every other time the second goes first.
 
     Returns:
-        "study_over_bare": `study.run` on a prepared picture against backbone and method called alone with a null
-        trace; "ms" holds the medians, and opening and preparing measured beside them.
+        "study_over_bare": `study.run` on a prepared picture against the same two networks called alone, with no
+        trace and no records; the median over the pairs. "prepare_over_bare": opening and fitting the picture, with
+        the models open. "ms" holds the medians.
+
+    Raises:
+        ParameterError: for fewer than one round.
     """
+    if rounds < 1:
+        raise ParameterError("selection.value", name="rounds", received=rounds, allowed="1, 2, 3, …")
     selection = Selection(backbone=backbone, method=method, weights="random")
     prepared = study.prepare(selection, on=on)
-    levels = None
+    levels = prepared.backbone.info.levels
+    chosen = study.level_names(prepared.selection, levels)
+    taken = [i for i, level in enumerate(levels) if level.name in chosen]
 
     @torch.inference_mode()
     def bare() -> None:
-        nonlocal levels
-        pyramid, _ = prepared.backbone(prepared.tensor)
-        levels = [pyramid[name] for name in study.level_names(prepared.selection, pyramid)]
-        prepared.method(*levels, trace=NullTrace())
+        tensors, _ = prepared.backbone.module.forward(prepared.tensor)
+        prepared.method(*(tensors[i] for i in taken), trace=NullTrace())
         if prepared.device.type == "cuda":
             torch.cuda.synchronize(prepared.device)
-
-    def prepare() -> None:
-        study.prepare(selection, on=on)
+        elif prepared.device.type == "mps":
+            torch.mps.synchronize()
 
     tasks: dict[str, Callable[[], object]] = {
         # On the worker's own thread, as `study.run` is: one team of threads for both.
         "bare": lambda: device.submit(prepared.device, bare),
         "study": lambda: study.run(prepared),
-        "prepare": prepare,
+        "prepare": lambda: study.prepare(selection, on=on),
     }
     samples: dict[str, list[float]] = {name: [] for name in tasks}
-    gc.collect()
-    for i in range(rounds + 3):
-        for name, task in tasks.items():
-            begin_s = time.perf_counter()
+
+    def measure(name: str) -> None:
+        begin_s = time.perf_counter()
+        tasks[name]()
+        samples[name].append((time.perf_counter() - begin_s) * 1e3)
+
+    for _ in range(WARM_UP):
+        for task in tasks.values():
             task()
-            if i >= 3:
-                samples[name].append((time.perf_counter() - begin_s) * 1e3)
+    gc.collect()
+    for i in range(rounds):
+        for name in ("bare", "study") if i % 2 else ("study", "bare"):
+            measure(name)
+    for _ in range(rounds):
+        measure("prepare")
     medians = {name: statistics.median(values) for name, values in samples.items()}
     pairs = [s / b for s, b in zip(samples["study"], samples["bare"], strict=True)]
     return {

@@ -5,6 +5,7 @@ Exit 0 on success; 2 and one sentence on stderr for a user's mistake; never a tr
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -19,10 +20,13 @@ from fusionviz.selection import FITS, Selection
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal or a file name may know fewer letters than the texts
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options = parser.parse_args(argv)
-        return options.command(options) or 0
+        options = _parser().parse_args(argv)
+        code = options.command(options) or 0
+        sys.stdout.flush()  # here, where a reader that went away can be answered
+        return code
     except FusionvizError as mistake:
         print(f"fusionviz: {mistake}", file=sys.stderr)
         return 2
@@ -34,8 +38,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one sentence, where argparse prints the whole usage before it."""
+
+    def error(self, message: str) -> None:
+        raise FusionvizError("cli.usage", message=message, prog=self.prog)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fusionviz", description=texts.text("cli.about"))
+    parser = _Parser(prog="python -m fusionviz", description=texts.text("cli.about"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run) -> argparse.ArgumentParser:  # noqa: ANN001 - a function of this file
@@ -98,14 +109,17 @@ def _selection(options: argparse.Namespace) -> Selection:
         selection, notices = state.read(state.parse_text(options.link), api.catalogue())
         for notice in notices:
             print(f"fusionviz: {notice}", file=sys.stderr)
-    given: dict[str, object] = {
+    given: dict[str, object] = {}
+    if options.backbone not in (None, selection.backbone):  # what belonged to the link's backbone is let go
+        given = {"low": None, "high": None, "size": None}
+    given |= {
         key: getattr(options, key)
         for key in ("backbone", "low", "high", "size", "fit", "seed")
         if getattr(options, key) is not None
     }
     if options.method is not None:
         if options.method != selection.method:
-            given["params"] = ()
+            given |= {"params": (), "channels": (), "pin_channel": None}
         given["method"] = options.method
     if options.image is not None:
         known = options.image.startswith(("sample:", "folder:", "file:", "scene:"))
@@ -129,13 +143,26 @@ def _study(options: argparse.Namespace):  # noqa: ANN202 - StudyResult, which lo
     return study.run(_selection(options), on=options.device)
 
 
+def _print_json(value: object) -> None:
+    """Print JSON that any reader takes, wherever it goes: ASCII, and null for what is not a finite number."""
+    print(json.dumps(_finite(value), allow_nan=False, indent=1))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 # --- commands ------------------------------------------------------------------------------------
 def _run(options: argparse.Namespace) -> None:
     from fusionviz import study
 
     report = study.report(_study(options))
     if options.json:
-        print(json.dumps(report, ensure_ascii=False, indent=1))
+        _print_json(report)
         return
     shapes = {name: " × ".join(map(str, m["shape"])) for name, m in report["outputs"].items()}
     print(f"{report['picture']['key']} · {report['backbone']['key']} · {report['method']['key']}")
@@ -161,7 +188,7 @@ def _render(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     rows = {"methods": _methods, "backbones": _backbones, "images": _images}[options.what]()
     if options.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        _print_json(rows)
         return
     for row in rows:
         print(f"{row['key']:24} {row['about']}")
@@ -296,7 +323,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     found = bench.run(options.backbone, options.method, rounds=options.rounds, on=options.device)
     if options.json:
-        print(json.dumps(found, indent=1))
+        _print_json(found)
         return
     low, high = found["study_over_bare_spread"]
     print(f"{found['backbone']} + {found['method']} on {found['device']} ({found['device_title']})")
@@ -335,7 +362,7 @@ def _doctor(options: argparse.Namespace) -> int:
         "problems": problems,
     }
     if options.json:
-        print(json.dumps(report, ensure_ascii=False, indent=1))
+        _print_json(report)
     else:
         print(f"device    {report['device']} ({report['device_title']})")
         print("versions  " + " · ".join(f"{k} {v}" for k, v in versions.items()))

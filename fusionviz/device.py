@@ -101,11 +101,15 @@ class Clock:
             end.record()
             self._parts[name] = (begin, end)
             return
+        self._wait()  # or what was queued before would be counted here
         begin_s = time.perf_counter()
         yield
+        self._wait()
+        self._parts[name] = (time.perf_counter() - begin_s) * 1e3
+
+    def _wait(self) -> None:
         if self._device.type == "mps":
             torch.mps.synchronize()
-        self._parts[name] = (time.perf_counter() - begin_s) * 1e3
 
     def read(self) -> dict[str, float]:
         """Return milliseconds by part; on a GPU this waits until the work is done."""

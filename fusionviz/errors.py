@@ -14,9 +14,17 @@ class FusionvizError(Exception):
         self.code, self.values = code, values
         super().__init__(self.text("en"))
 
+    def __reduce__(self) -> tuple:
+        # Python's own way to copy an exception would take its sentence for its code.
+        return _again, (type(self), self.code, self.values)
+
     def text(self, language: str = "en") -> str:
         """Return the sentence in `language`."""
         return texts.text(f"errors.{self.code}", language, **self.values)
+
+
+def _again(kind: type[FusionvizError], code: str, values: dict[str, object]) -> FusionvizError:
+    return kind(code, **values)
 
 
 class PictureError(FusionvizError):

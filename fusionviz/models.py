@@ -21,6 +21,7 @@ from fusionviz.fusion import FusionModule
 from fusionviz.records import Provenance
 
 T = TypeVar("T")
+_collecting = threading.Lock()
 
 
 class Store:
@@ -50,26 +51,33 @@ class Store:
             with self._guard:
                 if key in self._open:
                     return self._open[key]
-            model = make()
-            with self._guard:
-                self._open[key] = model
-                evicted = self._evict()
-                self._locks.pop(key, None)
-        if self.freeze:
-            # What is frozen is never freed, and traced modules hold cycles: thaw before an evicted one can go.
-            if evicted:
-                gc.unfreeze()
-            gc.collect()
-            gc.freeze()
+            try:
+                model = make()
+                with self._guard:
+                    self._open[key] = model
+                    evicted = self._evict()
+            finally:
+                with self._guard:
+                    self._locks.pop(key, None)
+        if evicted or self.freeze:
+            self._collect(thaw=evicted)
         return model
 
     def clear(self) -> None:
         """Close every model."""
         with self._guard:
             self._open.clear()
-        if self.freeze:
-            gc.unfreeze()
-        gc.collect()
+        self._collect(thaw=True)
+
+    def _collect(self, *, thaw: bool) -> None:
+        # What is frozen is never freed, and traced modules hold cycles: thaw before an evicted one can go. One at a
+        # time: a freeze between another's thaw and its collection would keep what that one has to free.
+        with _collecting:
+            if thaw and self.freeze:
+                gc.unfreeze()
+            gc.collect()
+            if self.freeze:
+                gc.freeze()
 
     def __len__(self) -> int:
         return len(self._open)

@@ -1,5 +1,7 @@
 """A study -> the Board that browser, slide and tests share: which maps, under which title, on which scale."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ class _Builder:
         self.spec = fusion.spec(study.selection.method)
         fused = study.result.fused
         count = min(view.grid, fused.channels)
-        chosen = tuple(c for c in view.channels if 0 <= c < fused.channels)
+        chosen = tuple(c for c in dict.fromkeys(view.channels) if c < fused.channels)
         self.channels = chosen or reduce.strongest(fused.tensor, count)
         pinned = view.pin_channel
         if pinned is not None and pinned < fused.channels and pinned not in self.channels:
@@ -75,11 +77,27 @@ class _Builder:
         badge = self.study.pyramid.provenance
         shown = 0
         if meets is not None and meets.tensor is not own.tensor:
-            views += self.views_of(meets, "aligned", self.met_channels(meets, role), was=own)
+            learned = self.learned_on_the_way(meets.tensor)
+            met_views = self.views_of(meets, "aligned", self.met_channels(meets, role), was=own)
             if self.aligned:
-                shown = next(i for i, v in enumerate(views) if v.key.startswith("aligned"))
+                shown, badge = len(views), learned
+            if learned != badge:  # the browser shows these under the badge of the backbone's own map
+                note = self.say("panel.aligned_note", provenance=self.badge(learned).text)
+                met_views = [replace(v, note=note) for v in met_views]
+            views += met_views
         title = self.say("panel.level", role=self.say(f"roles.{role}"), letter="X" if role == "low" else "Y")
         return Panel(role, role, title, tuple(views), shown, self.badge(badge))
+
+    def learned_on_the_way(self, tensor: Tensor) -> Provenance:
+        """Where the numbers of a map of the trace come from: the method's own count if it passed any of them."""
+        steps = {s.key: s for s in self.study.result.trace}
+        waiting, parameters = [s.key for s in steps.values() if s.tensor is tensor], 0
+        while waiting:
+            step = steps[waiting.pop()]
+            parameters += step.parameters
+            waiting += step.inputs
+        backbone = self.study.pyramid.provenance
+        return backbone | self.study.result.provenance if parameters else backbone
 
     def fused(self) -> Panel:
         fused = self.study.result.fused
@@ -113,9 +131,12 @@ class _Builder:
     def met_channels(self, level: FeatureMap, role: str) -> tuple[int, ...]:
         """The channels of a map that became the fused channels shown: the same, but where maps were stacked."""
         x, y = self.study.result.aligned
-        stacked = self.study.result.fused.channels == x.channels + y.channels
+        fused = self.study.result.fused
+        mixed = any(s.op == "project" and s.tensor is fused.tensor for s in self.study.result.trace)
+        stacked = fused.channels == x.channels + y.channels
         start = x.channels if stacked and role == "high" else 0
-        found = tuple(c - start for c in self.channels if 0 <= c - start < level.channels)
+        # Behind a 1x1 convolution no fused channel is one of theirs.
+        found = () if mixed else tuple(c - start for c in self.channels if 0 <= c - start < level.channels)
         return found or reduce.strongest(level.tensor, min(self.view.grid, level.channels))
 
     def views_of(
@@ -131,30 +152,32 @@ class _Builder:
         return [self.reduced(level.tensor, key, place), grid]
 
     def grid(self, tensor: Tensor, key: str, channels: tuple[int, ...], place: dict) -> PanelView:
-        label = self.say(f"view.{key}") if key in ("own", "aligned") else self.say("view.channels")
-        if key.startswith("p") and key[1:].isdigit():
-            label = f"P{key[1:]}"
+        label = _pyramid_level(key) or self.say(f"view.{key}" if key in ("own", "aligned") else "view.channels")
         if tensor.is_complex() and self.view.part == "domain":
             maps = tuple(Map(reduce.domain_rgb(tensor[0, c]), str(c), c) for c in channels)
             return PanelView(key, label, scale="rgb", maps=maps, note=self.say("view.domain_note"), **place)
         values = reduce.channels(reduce.part(tensor, self.view.part), channels)
         maps = tuple(Map(v, str(c), c) for v, c in zip(values, channels, strict=True))
-        return PanelView(key, label, scale=self.scale(tensor, values), maps=maps, **place)
+        scale = "phase" if tensor.is_complex() and self.view.part == "arg" else self.scale(values)
+        return PanelView(key, label, scale=scale, maps=maps, **place)
 
     def reduced(self, tensor: Tensor, key: str, place: dict) -> PanelView:
         how = self.view.show
-        real = reduce.part(tensor, "abs" if self.view.part == "domain" else self.view.part)
+        phase = tensor.is_complex() and self.view.part == "arg" and how in ("mean", "max")
+        # Neither colours nor angles have a length or components of their own: those of |z| stand there.
+        part = "abs" if self.view.part in ("domain", "arg") else self.view.part
+        real = reduce.part(tensor, part)
         label = self.say(f"show.{how}")
-        if key == "aligned":  # else two views of one panel would have one name
-            label = f"{self.say('view.aligned')} · {label}"
+        of = self.say("view.aligned") if key == "aligned" else _pyramid_level(key)
+        label = f"{of} · {label}" if of else label  # else two views of one panel would have one name
         if how == "pca":
             return PanelView(f"{key}-pca", label, scale="rgb", maps=(Map(reduce.pca_rgb(real), label),), **place)
-        values = reduce.reduced(real, how)
-        return PanelView(f"{key}-{how}", label, scale=self.scale(tensor, values), maps=(Map(values, label),), **place)
+        values = reduce.reduced_phase(tensor, how) if phase else reduce.reduced(real, how)
+        scale = "phase" if phase else self.scale(values)
+        return PanelView(f"{key}-{how}", label, scale=scale, maps=(Map(values, label),), **place)
 
-    def scale(self, tensor: Tensor, values) -> str:  # noqa: ANN001 - numpy, which this room need not import
-        if tensor.is_complex() and self.view.part == "arg":
-            return "phase"
+    @staticmethod
+    def scale(values) -> str:  # noqa: ANN001 - numpy, which this room need not import
         return "signed" if values.size and values.min() < 0 else "sequential"
 
     def attention_views(self, a: AttentionMap, *, first: bool) -> list[PanelView]:
@@ -270,6 +293,11 @@ class _Builder:
         return Arithmetic(
             self.spec.arithmetic, used, {k: v for k, v in constants.items() if f"{{{k}}}" in self.spec.arithmetic}
         )
+
+
+def _pyramid_level(key: str) -> str:
+    """Return "P8" for the output "p8", else ""."""
+    return key.upper() if key.startswith("p") and key[1:].isdigit() else ""
 
 
 def _stride(stride: tuple[float, float]) -> str:

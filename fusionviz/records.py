@@ -290,6 +290,7 @@ class FusionResult:
     def fused(self) -> FeatureMap:
         return self.outputs["fused"]
 
+    @torch.no_grad()  # a measurement; and terms of a study cannot be tracked, as they were made in inference mode
     def share_of_low(self) -> AttentionMap | None:
         """Return the share of low, |low term| / (|low term| + |high term|) per place, or None without terms.
 

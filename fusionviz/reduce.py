@@ -36,13 +36,24 @@ def channels(tensor: Tensor, chosen: tuple[int, ...]) -> np.ndarray:
 
 
 def reduced(tensor: Tensor, how: str) -> np.ndarray:
-    """Return one picture [h w] of all channels of [1 c h w]: "mean" | "max" | "norm" (the vector's length)."""
+    """Return one picture [h w] of all channels of a real [1 c h w]: "mean" | "max" | "norm" (the vector's length)."""
     real = tensor[0]
     if how == "mean":
         return array(real.mean(0))
     if how == "max":
         return array(real.amax(0))
     return array(torch.linalg.vector_norm(real.float(), dim=0))
+
+
+def reduced_phase(tensor: Tensor, how: str) -> np.ndarray:
+    """Return one angle [h w] for all channels of a complex [1 c h w]: "mean" | "max".
+
+    Angles go round, so their own mean says nothing: "mean" is the angle of the mean, "max" that of the longest number.
+    """
+    z = tensor[0]
+    if how == "mean":
+        return array(z.mean(0).angle())
+    return array(z.gather(0, z.abs().argmax(0, keepdim=True))[0].angle())
 
 
 def pca_rgb(tensor: Tensor) -> np.ndarray:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from fusionviz.selection import check_seed
+
 _lock = threading.RLock()
 
 
@@ -13,9 +15,13 @@ _lock = threading.RLock()
 def seeded(seed: int) -> Iterator[None]:
     """Run a block that builds modules under `seed`, and leave torch's global generator as it was.
 
+    Raises:
+        ParameterError: if the seed is none that a link can carry.
+
     torch's initialisers draw from one generator of the whole process; the lock keeps two sessions that
     build at once from drawing each other's numbers.
     """
+    seed = check_seed(seed)
     with _lock, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         yield

@@ -3,7 +3,10 @@
 The device is not part of it: it changes no result.
 """
 
+import operator
 from dataclasses import dataclass, field, replace
+
+from fusionviz.errors import ParameterError
 
 Value = str | int | float | bool
 
@@ -12,6 +15,46 @@ SHOWS = ("grid", "mean", "max", "norm", "pca")
 RANGES = ("map", "row", "all")
 GRIDS = (4, 9, 16, 25)
 FITS = ("crop", "pad")
+PARTS = ("abs", "arg", "re", "im", "domain")
+SEEDS = (0, 2**31 - 1)
+GAMMAS = (0.2, 5.0)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as an int.
+
+    Raises:
+        ParameterError: if it is no whole number that every link, device and release of torch can carry.
+    """
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        whole = -1
+    if not SEEDS[0] <= whole <= SEEDS[1]:
+        raise ParameterError("selection.value", name="seed", received=seed, allowed=f"{SEEDS[0]} … {SEEDS[1]}")
+    return whole
+
+
+def pair(names: tuple[str, ...], defaults: tuple[str, str], low: str | None, high: str | None) -> tuple[str, str]:
+    """Complete a pair of levels: one that is not named is the default, or its neighbour's nearest in the right order.
+
+    Args:
+        names: all levels, fine to coarse; what is named has to be one of them.
+        defaults: (low, high) where neither is named.
+    """
+    given = low is not None, high is not None
+    low, high = (names.index(n if n is not None else d) for n, d in zip((low, high), defaults, strict=True))
+    if given == (True, False):
+        high = max(high, min(low + 1, len(names) - 1))
+    elif given == (False, True):
+        low = min(low, max(high - 1, 0))
+    return names[low], names[high]
+
+
+def _check(name: str, value: object, good: bool, allowed: object) -> None:
+    if not good:
+        allowed = ", ".join(map(str, allowed)) if isinstance(allowed, tuple) else allowed
+        raise ParameterError("selection.value", name=name, received=value, allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -23,9 +66,9 @@ class View:
         grid: how many channels a grid has, one of GRIDS.
         channels: channels chosen by hand, or () for the strongest of the fused map.
         aligned: Low and High as the method sees them; None: only where the alignment is trained or fitted.
-        part: part of complex maps: "abs" | "arg" | "re" | "im".
+        part: part of complex maps: "abs" | "arg" | "re" | "im" | "domain" (both at once, as colour).
         colormap: one of COLORMAPS, for maps without sign.
-        gamma: exponent applied to colours, 1 is linear.
+        gamma: exponent applied to colours, 1 is linear; in GAMMAS.
         range: colour range per "map", per "row" (all maps of a panel) or "all" panels.
         pin: (x, y) in pixels of the network's input, or None.
         pin_channel: the pinned channel of the fused map, or None.
@@ -42,6 +85,20 @@ class View:
     pin: tuple[int, int] | None = None
     pin_channel: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("show", SHOWS),
+            ("grid", GRIDS),
+            ("part", PARTS),
+            ("colormap", COLORMAPS),
+            ("range", RANGES),
+        ):
+            value = getattr(self, name)
+            _check(name, value, value in choices, choices)
+        _check("gamma", self.gamma, GAMMAS[0] <= self.gamma <= GAMMAS[1], f"{GAMMAS[0]:g} … {GAMMAS[1]:g}")
+        _check("channels", self.channels, min(self.channels, default=0) >= 0, "≥ 0")
+        _check("pin_channel", self.pin_channel, (self.pin_channel or 0) >= 0, "≥ 0")
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -57,7 +114,7 @@ class Selection:
         size: side of the network's input in pixels; None: the one its weights were trained for.
         fit: "crop" (resize, then a square crop) | "pad" (the whole picture, padded).
         crop: centre of the crop as fractions (x, y) of its free travel, (0.5, 0.5) is the middle.
-        seed: seed of every random weight.
+        seed: seed of every random weight, in SEEDS.
         phrase, region, site: for methods that take text, boxes, or an inner site of the network.
         view: how it is drawn.
     """
@@ -80,6 +137,10 @@ class Selection:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", tuple(sorted(self.params)))
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        source = self.weights
+        known = source in ("auto", "random") or (isinstance(source, str) and len(source) > 5 and source[:5] == "file:")
+        _check("weights", source, known, "auto, random, file:PATH")
 
     def with_(self, **changes: object) -> "Selection":
         """Return a copy with `changes`; names of `View` fields go to the view."""

@@ -10,7 +10,20 @@ from urllib.parse import parse_qsl, urlencode
 
 from fusionviz.errors import FusionvizError, UnknownNameError
 from fusionviz.registry import FusionSpec, nearest, write
-from fusionviz.selection import COLORMAPS, FITS, GRIDS, RANGES, SHOWS, Selection, View
+from fusionviz.selection import (
+    COLORMAPS,
+    FITS,
+    GAMMAS,
+    GRIDS,
+    PARTS,
+    RANGES,
+    SEEDS,
+    SHOWS,
+    Selection,
+    View,
+    pair,
+)
+from fusionviz.texts import LANGUAGES
 
 
 class LinkError(FusionvizError):
@@ -26,10 +39,15 @@ class Catalogue:
     pictures: Callable[[str], bool]
     spec: Callable[[str], FusionSpec]
     levels: Callable[[str], tuple[str, ...]]
+    defaults: Callable[[str], tuple[str, str]]
 
 
-PARTS = ("abs", "arg", "re", "im", "domain")
 KNOB = "k."
+KEYS = (
+    *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed"),
+    *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "pin", "pc", "lang"),
+)
+"""Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
 
 
 def read(query: Mapping[str, str], catalogue: Catalogue) -> tuple[Selection, tuple[FusionvizError, ...]]:
@@ -56,7 +74,7 @@ def write_query(selection: Selection) -> dict[str, str]:
     if s.fit != "crop":
         query["fit"] = s.fit
     if s.crop != (0.5, 0.5):
-        query["crop"] = f"{s.crop[0]:g},{s.crop[1]:g}"
+        query["crop"] = ",".join(write(float(part)) for part in s.crop)
     if s.seed:
         query["seed"] = str(s.seed)
     for key, value, default in (
@@ -87,7 +105,7 @@ def text(selection: Selection) -> str:
 
 def parse_text(link: str) -> dict[str, str]:
     """Return the query of a link, or of the part behind its `?`."""
-    return dict(parse_qsl(link.split("?", 1)[-1], keep_blank_values=True))
+    return dict(parse_qsl(link.split("#", 1)[0].split("?", 1)[-1], keep_blank_values=True))
 
 
 def stays(selection: Selection) -> tuple[LinkError, ...]:
@@ -107,6 +125,7 @@ class _Reader:
 
     def selection(self) -> tuple[Selection, tuple[FusionvizError, ...]]:
         plain = Selection()
+        self.keys()
         picture = self.picture(plain.picture)
         backbone = self.name("net", self.known.backbones, "backbone", plain.backbone)
         method = self.name("m", self.known.methods, "method", plain.method)
@@ -122,10 +141,18 @@ class _Reader:
             size=self.number("size", int, 16, 2048, plain.size),
             fit=self.choice("fit", FITS, plain.fit),
             crop=self.numbers("crop", float, 2, 0, 1) or plain.crop,
-            seed=self.number("seed", int, 0, 2**31 - 1, plain.seed),
+            seed=self.number("seed", int, *SEEDS, plain.seed),
             view=self.view(),
         )
         return selection, tuple(self.notices)
+
+    def keys(self) -> None:
+        for key in self.query:
+            # Streamlit's own (embed, embed_options) are none of ours.
+            if key not in KEYS and not key.startswith((KNOB, "embed")):
+                near = nearest(key, [*KEYS])
+                self.notices.append(LinkError("link.key", key=_short(key), near=near, known=", ".join(KEYS)))
+        self.choice("lang", LANGUAGES, None)
 
     def view(self) -> View:
         plain = View()
@@ -136,7 +163,7 @@ class _Reader:
             aligned=self.choice("al", (True, False), None),
             part=self.choice("part", PARTS, plain.part),
             colormap=self.choice("map", COLORMAPS, plain.colormap),
-            gamma=self.number("gamma", float, 0.2, 5, plain.gamma),
+            gamma=self.number("gamma", float, *GAMMAS, plain.gamma),
             range=self.choice("range", RANGES, plain.range),
             pin=self.numbers("pin", int, 2, 0, 4096),
             pin_channel=self.number("pc", int, 0, 65535, None),
@@ -165,7 +192,10 @@ class _Reader:
             return None, None
         there = self.known.levels(backbone)
         low, high = (self.choice(key, there, None) for key in ("lo", "hi"))
-        if low is not None and high is not None and there.index(low) >= there.index(high):
+        if low is None and high is None:
+            return None, None
+        low, high = pair(there, self.known.defaults(backbone), low, high)
+        if there.index(low) >= there.index(high):
             self.notices.append(LinkError("link.order", low=low, high=high, known=", ".join(there)))
             return None, None
         return low, high

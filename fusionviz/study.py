@@ -17,7 +17,7 @@ from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
-from fusionviz.selection import Selection
+from fusionviz.selection import Selection, pair
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,12 @@ def resolve(selection: Selection) -> Selection:
     spec = fusion.spec(selection.method)
     info = backbones.info(selection.backbone)
     names = tuple(level.name for level in info.levels)
-    low = selection.low if selection.low is not None else info.default_low
-    high = selection.high if selection.high is not None else info.default_high
-    for name in (low, high):
-        if name not in names:
-            raise LevelError("level.unknown", level=name, backbone=info.key, levels=", ".join(names) or "–")
+    if not names:
+        raise LevelError("backbone.no_levels", backbone=info.title)
+    for name in (selection.low, selection.high):
+        if name is not None and name not in names:
+            raise LevelError("level.unknown", level=name, backbone=info.key, levels=", ".join(names))
+    low, high = pair(names, (info.default_low, info.default_high), selection.low, selection.high)
     if names.index(low) >= names.index(high):
         raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
     return selection.with_(low=low, high=high, params=tuple(spec.parse(selection.knobs).items()))

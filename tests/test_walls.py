@@ -29,6 +29,7 @@ WALLS = {
     "fusionviz.backbones": (*DRAWING, "fusionviz.fusion"),
     "fusionviz.weights": DRAWING,
     "fusionviz.pictures": (*DRAWING, "fusionviz.fusion"),
+    "fusionviz.scenes": (*DRAWING, "fusionviz.fusion", "fusionviz.backbones"),
     "fusionviz.study": (*UI, "fusionviz.figures"),
     "fusionviz.panels": (*UI, "fusionviz.figures"),
     "fusionviz.api": UI,

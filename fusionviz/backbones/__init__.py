@@ -4,7 +4,7 @@
     backbones.info("resnet18").levels       what it gives, before any weight is loaded
     pyramid, logits = backbones.load("resnet18")(x)
 
-One file per family of networks (`torchvision`); a network is cut into levels by looking at it (`_levels`, `_grid`),
+One file per family of networks (`bundled`: trained by this project, `torchvision`); a network is cut into levels by looking at it (`_levels`, `_grid`),
 not by a table of names.
 """
 
@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fusionviz.backbones import _cache, torchvision
+from fusionviz.backbones import _cache, bundled, torchvision
 from fusionviz.backbones._base import Backbone, BackboneInfo, Recipe, describe, open_backbone
 from fusionviz.errors import UnknownNameError
 from fusionviz.registry import nearest
@@ -28,8 +28,8 @@ _looking = threading.Lock()
 
 
 def names() -> tuple[str, ...]:
-    """Return the keys of all backbones, by family, small to large."""
-    return torchvision.names()
+    """Return the keys of all backbones: the project's own, then torchvision's by family, small to large."""
+    return (*bundled.names(), *torchvision.names())
 
 
 def title(key: str) -> str:
@@ -90,7 +90,7 @@ def load(
 def _recipe(key: str) -> Recipe:
     if key not in names():
         raise UnknownNameError("unknown.backbone", name=key, near=nearest(key, list(names())), known=", ".join(names()))
-    return torchvision.recipe(key)
+    return (bundled if key in bundled.names() else torchvision).recipe(key)
 
 
 class _Room(ModuleType):

@@ -36,6 +36,7 @@ class BackboneInfo:
         parameters: how many numbers its forward pass uses; training-only heads are not among them.
         classes: how many logits it gives.
         exception: "" or a key of the locale that says what is special about its levels.
+        multilabel: each logit is a class by itself (sigmoid), because a picture holds several; else softmax.
     """
 
     key: str
@@ -47,6 +48,7 @@ class BackboneInfo:
     parameters: int
     classes: int
     exception: str = ""
+    multilabel: bool = False
 
     @property
     def default_low(self) -> str:
@@ -132,6 +134,7 @@ class Recipe:
         build: (classes, names) -> network with random weights; `names` are those of the weights it will be given
             afterwards, or () if none, so that it can leave out what these do not have.
         rename: name of a published weight -> its name today.
+        multilabel: see BackboneInfo.
     """
 
     key: str
@@ -142,6 +145,7 @@ class Recipe:
     preprocessing: Preprocessing
     build: Callable[[int, Collection[str]], nn.Module]
     rename: Callable[[str], str] = str
+    multilabel: bool = False
 
 
 class _Unfilled(TorchFunctionMode):
@@ -196,7 +200,16 @@ def describe(recipe: Recipe) -> BackboneInfo:
         if len({level.stride for level in levels}) < len(levels):
             exception = "backbones.exception.depths"
     return BackboneInfo(
-        recipe.key, recipe.family, recipe.title, levels, wants, recipe.weights, count, classes, exception
+        recipe.key,
+        recipe.family,
+        recipe.title,
+        levels,
+        wants,
+        recipe.weights,
+        count,
+        classes,
+        exception,
+        recipe.multilabel,
     )
 
 

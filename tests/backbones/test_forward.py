@@ -132,7 +132,7 @@ def test_logits_and_levels_are_torchvisions_own(key: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", [key for key in backbones.names() if key not in SAMPLE])
+@pytest.mark.parametrize("key", [key for key in backbones.torchvision.names() if key not in SAMPLE])
 def test_logits_are_those_of_the_untraced_network_everywhere(key: str) -> None:
     torch.manual_seed(0)
     network = backbones.torchvision.recipe(key).build(1000, ()).eval()

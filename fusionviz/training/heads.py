@@ -1,0 +1,132 @@
+"""A head: a fusion method, and what reads the fused map as classes. Two baselines look at one level only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionviz import fusion
+from fusionviz.fusion import FusionModule
+from fusionviz.records import FeatureMap, LevelInfo
+from fusionviz.seeds import seeded
+from fusionviz.trace import NullTrace
+
+BASELINES = ("low_only", "high_only")
+"""What a method must beat: one level by itself, through the same alignment and the same prediction."""
+
+PREDICTIONS = ("linear", "conv")
+"""How the fused map is read: by one 1x1 convolution, so that the fusion has to do the work, or by 3x3, ReLU and 1x1."""
+
+
+class Only(nn.Module):
+    """One of two levels by itself: 1x1 projection, normalisation, and the high level enlarged to the low level's size.
+
+    Args:
+        which: "low_only" or "high_only".
+        channels: of the low and the high level.
+        width: channels after the projection.
+    """
+
+    def __init__(self, which: str, channels: tuple[int, int], width: int) -> None:
+        super().__init__()
+        self.at = BASELINES.index(which)
+        self.project = nn.Sequential(nn.Conv2d(channels[self.at], width, 1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        x = self.project((low, high)[self.at])
+        return F.interpolate(x, size=low.shape[-2:], mode="bilinear", align_corners=False)  # [b width h w]
+
+
+class Head(nn.Module):
+    """A fusion method with its prediction: levels in, class scores of every pixel out.
+
+    Attributes:
+        fusion: a method of the catalogue, or Only.
+        predict: reads the fused map; a complex map is read as its real parts behind which stand the imaginary ones.
+    """
+
+    def __init__(
+        self, module: FusionModule | Only, channels: int, classes: int, *, prediction: str = "linear", width: int = 64
+    ) -> None:
+        super().__init__()
+        self.fusion = module
+        self.predict: nn.Module = nn.Conv2d(channels, classes, 1)
+        if prediction == "conv":
+            see = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            self.predict = nn.Sequential(see, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, classes, 1))
+
+    def forward(self, levels: Sequence[FeatureMap | Tensor], size: tuple[int, int]) -> Tensor:
+        """Return class scores [b classes *size].
+
+        Args:
+            levels: as the method takes them, fine to coarse.
+            size: (h, w) of the picture.
+        """
+        if isinstance(self.fusion, Only):
+            fused = self.fusion(*(v.tensor if isinstance(v, FeatureMap) else v for v in levels))
+        else:
+            fused = self.fusion(*levels, trace=NullTrace()).fused.tensor
+        return self.read(fused, size)
+
+    def read(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return class scores [b classes *size] of a map that the method has fused already."""
+        if fused.is_complex():
+            fused = torch.cat((fused.real, fused.imag), 1)  # [b 2c h w]
+        return F.interpolate(self.predict(fused), size=size, mode="bilinear", align_corners=False)
+
+
+def level_names(method: str, names: Sequence[str], low: str, high: str) -> tuple[str, ...]:
+    """Return which levels a method's head takes: two, or all from low to high for a method that takes a pyramid."""
+    first, last = names.index(low), names.index(high)
+    pyramid = method not in BASELINES and fusion.spec(method).takes == "pyramid"
+    return tuple(names[first : last + 1]) if pyramid else (names[first], names[last])
+
+
+def head_params(method: str, width: int) -> dict[str, object]:
+    """Return every knob of a method as its head has it: the defaults, and one width for all that have one."""
+    if method in BASELINES:
+        return {}
+    spec = fusion.spec(method)
+    return spec.parse({"width": width} if any(p.key == "width" for p in spec.params) else {})
+
+
+def build_head(
+    method: str,
+    levels: Sequence[LevelInfo],
+    classes: int,
+    *,
+    width: int = 64,
+    prediction: str = "linear",
+    seed: int = 0,
+) -> Head:
+    """Build a head with random weights.
+
+    Args:
+        method: a key of the catalogue, or one of BASELINES.
+        levels: those that it is given, see `level_names`.
+        classes: the background counted.
+        width: the method's knob of that name, where it has one, and the width of a "conv" prediction.
+        prediction: one of PREDICTIONS.
+        seed: of all its random weights.
+    """
+    channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
+    if method in BASELINES:
+        with seeded(seed):
+            module: FusionModule | Only = Only(method, channels, width)
+        count = width
+    else:
+        module = fusion.build(method, channels, strides, seed=seed, **head_params(method, width))
+        count = fused_channels(module, strides)
+    with seeded(seed):
+        return Head(module, count, classes, prediction=prediction, width=width)
+
+
+@torch.no_grad()
+def fused_channels(module: FusionModule, strides: Sequence[float]) -> int:
+    """Return how many real channels a method's fused map has, found by running it on the smallest maps that fit."""
+    maps = [torch.zeros(1, c, *(2 * [max(round(2 * strides[-1] / s), 1)])) for c, s in zip(module.channels, strides)]
+    fused = module.eval()(*maps, trace=NullTrace()).fused.tensor
+    return fused.shape[1] * (2 if fused.is_complex() else 1)
