@@ -4,7 +4,8 @@ No torch, no drawing. `panels` makes a Board of a study; `ui/components/board` p
 `figures` draws it for slides.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -134,3 +135,13 @@ class Board:
 
     def __getitem__(self, panel: str) -> Panel:
         return next(p for p in self.panels if p.id == panel)
+
+    def with_views(self, chosen: Iterable[tuple[str, str]]) -> "Board":
+        """Return the board with these (panel, view) first; a view that a panel does not have changes nothing."""
+        wanted = dict(chosen)
+        panels = []
+        for panel in self.panels:
+            keys = [view.key for view in panel.views]
+            key = wanted.get(panel.id)
+            panels.append(replace(panel, view=keys.index(key)) if key in keys else panel)
+        return replace(self, panels=tuple(panels))

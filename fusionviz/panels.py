@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fusionviz import fusion, reduce
 from fusionviz.axes import shape_text
 from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
-from fusionviz.records import AttentionMap, FeatureMap, Provenance
+from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance
+from fusionviz.registry import METHODS
 from fusionviz.selection import View
 from fusionviz.study import StudyResult
 from fusionviz.texts import method_text, text
@@ -16,7 +18,7 @@ from fusionviz.texts import method_text, text
 
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
     """Return what the board shows of a study."""
-    return _Builder(study, view, language).board()
+    return _Builder(study, view, language).board().with_views(view.views)
 
 
 def aligned_by_default(study: StudyResult) -> bool:
@@ -116,7 +118,15 @@ class _Builder:
         rest = [a for a in study.result.attention.values() if a is not weight]
         views = [v for a in (weight, *rest) for v in self.attention_views(a, first=a is weight)]
         of = weight.of if weight.of in ("low", "high") else ""
-        return Panel("weight", "weight", self.title(weight), tuple(views), 0, self.badge(study.provenance), of)
+        # Where the mean over channels is flat, the channels still differ: they come first.
+        flat = views[0].key == "place" and len(views) > 1 and float(np.ptp(views[0].maps[0].values)) < 0.05
+        badge = self.badge(ANALYTIC if self.by_hand(weight) else study.provenance)
+        return Panel("weight", "weight", self.title(weight), tuple(views), int(flat), badge, of)
+
+    def by_hand(self, weight: AttentionMap) -> bool:
+        """Say whether a weight depends on no map and no learned number: a knob alone has set it."""
+        step = next((s for s in self.study.result.trace if s.tensor is weight.tensor), None)
+        return step is not None and not step.inputs and bool(METHODS[self.study.selection.method].by_hand)
 
     def title(self, weight: AttentionMap) -> str:
         return self.say(f"attention.{weight.role}", of=self.say(f"attention.of.{weight.of}"))
@@ -220,24 +230,33 @@ class _Builder:
                 ),
                 note=note, **place,
             ),
-            self.bars(prefix, name, shape, scale, value[0].mean((1, 2)), note),
+            self.bars(prefix, name, shape, scale, value[0].mean((1, 2)), note, "view.mean_bars"),
         ]  # fmt: skip
 
-    def bars(self, prefix: str, name: str, shape: str, scale: str, per_channel: Tensor, note: str) -> PanelView:
+    def bars(
+        self,
+        prefix: str,
+        name: str,
+        shape: str,
+        scale: str,
+        per_channel: Tensor,
+        note: str,
+        label: str = "view.bars",
+    ) -> PanelView:
         """All channels, heaviest first; pictures of the heaviest and the lightest stand beside them."""
         order = torch.argsort(per_channel, descending=True, stable=True).tolist()
         bars = tuple(Bar(str(c), float(per_channel[c]), c) for c in order)
         shown = min(len(order), max(self.view.grid, 16))  # as many rows as a tall panel has
         ends = order if len(order) <= shown else order[: (shown + 1) // 2] + order[len(order) - shown // 2 :]
         weighed = self.weighed()
-        ends = [c for c in ends if c < weighed.shape[1]]
+        ends = [c for c in dict.fromkeys((*ends, *self.channels)) if c < weighed.shape[1]]
         maps = tuple(
             Map(v, str(c), c)
             for v, c in zip(reduce.channels(reduce.part(weighed, "abs"), tuple(ends)), ends, strict=True)
         )
         fused = self.study.result.fused
         return PanelView(
-            prefix + "bars", name + self.say("view.bars"), shape, "bars", scale, fused.stride, fused.offset,
+            prefix + "bars", name + self.say(label), shape, "bars", scale, fused.stride, fused.offset,
             maps, bars, note=note,
         )  # fmt: skip
 

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PARTS = ("abs", "arg", "re", "im")
-
 
 def part(tensor: Tensor, name: str = "abs") -> Tensor:
     """Return a real tensor: `tensor` itself, or one part of a complex one (abs, arg in (-pi, pi], re, im)."""
@@ -62,10 +60,15 @@ def pca_rgb(tensor: Tensor) -> np.ndarray:
     Components are ordered by variance; each is turned so that its largest loading is positive, so the same
     map always has the same colours, and runs from its 1st to its 99th percentile.
     """
-    flat = tensor[0].detach().double().cpu().flatten(1)  # [c, h w]
+    flat = tensor[0].detach().cpu().double().flatten(1)  # [c, h w]; on the CPU first: Apple's GPUs have no doubles
+    flat = flat.nan_to_num(0, 0, 0)  # what is no number has no direction
     centred = flat - flat.mean(1, keepdim=True)
-    _, axes = torch.linalg.eigh(centred @ centred.T)
-    axes = axes.flip(1)[:, :3]  # [c 3], largest variance first
+    channels, places = centred.shape
+    if channels <= places:
+        axes = torch.linalg.eigh(centred @ centred.T)[1].flip(1)[:, :3]  # [c 3], largest variance first
+    else:  # the same directions from the smaller square: 2048 channels of 7 x 7 places would take seconds
+        scores = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :3]  # [h w, 3]
+        axes = torch.nn.functional.normalize(centred @ scores, dim=0)
     top = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     scores = ((axes * top.sign()).T @ centred).numpy()  # [3, h w]
     rgb = np.full((3, scores.shape[1]), 0.5)
@@ -83,7 +86,7 @@ def domain_rgb(tensor: Tensor) -> np.ndarray:
 
     The hue turns once around: 0 (all real: low alone) is blue, pi/2 (all imaginary: high alone) is orange.
     """
-    z = tensor.detach().cpu().numpy()
+    z = np.nan_to_num(tensor.detach().cpu().numpy(), posinf=0, neginf=0)
     modulus = np.abs(z)
     bright = np.clip(modulus / max(float(np.percentile(modulus, 99)), 1e-12), 0, 1)
     low, high = np.array([0, 114, 178.0]), np.array([213, 94, 0.0])

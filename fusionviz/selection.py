@@ -70,6 +70,7 @@ class View:
         colormap: one of COLORMAPS, for maps without sign.
         gamma: exponent applied to colours, 1 is linear; in GAMMAS.
         range: colour range per "map", per "row" (all maps of a panel) or "all" panels.
+        views: (panel, view) pairs where another view of a panel is shown than its first; sorted.
         pin: (x, y) in pixels of the network's input, or None.
         pin_channel: the pinned channel of the fused map, or None.
     """
@@ -82,6 +83,7 @@ class View:
     colormap: str = "viridis"
     gamma: float = 1.0
     range: str = "row"
+    views: tuple[tuple[str, str], ...] = ()
     pin: tuple[int, int] | None = None
     pin_channel: int | None = None
 

@@ -4,10 +4,12 @@ Links are plain text with stable keys that do not depend on the language. Every 
 as a widget's; a bad one is dropped, named in a notice, and the rest is kept.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
+from fusionviz.board import ROLES
 from fusionviz.errors import FusionvizError, UnknownNameError
 from fusionviz.registry import FusionSpec, nearest, write
 from fusionviz.selection import (
@@ -43,9 +45,10 @@ class Catalogue:
 
 
 KNOB = "k."
+_VIEW = re.compile(r"[a-z0-9-]{1,40}")
 KEYS = (
     *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed"),
-    *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "pin", "pc", "lang"),
+    *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "lang"),
 )
 """Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
 
@@ -91,6 +94,8 @@ def write_query(selection: Selection) -> dict[str, str]:
         query["ch"] = ",".join(map(str, v.channels))
     if v.aligned is not None:
         query["al"] = write(v.aligned)
+    if v.views:
+        query["views"] = ",".join(f"{panel}:{key}" for panel, key in v.views)
     if v.pin is not None:
         query["pin"] = ",".join(map(str, v.pin))
     if v.pin_channel is not None:
@@ -100,7 +105,12 @@ def write_query(selection: Selection) -> dict[str, str]:
 
 def text(selection: Selection) -> str:
     """Return the query as it stands behind the `?` of a link."""
-    return urlencode(write_query(selection), safe=":,")
+    return encode(write_query(selection))
+
+
+def encode(query: Mapping[str, str]) -> str:
+    """Return a query as text, with the signs left legible that may stand in a link."""
+    return urlencode(query, safe=":,")
 
 
 def parse_text(link: str) -> dict[str, str]:
@@ -165,6 +175,7 @@ class _Reader:
             colormap=self.choice("map", COLORMAPS, plain.colormap),
             gamma=self.number("gamma", float, *GAMMAS, plain.gamma),
             range=self.choice("range", RANGES, plain.range),
+            views=self.views(),
             pin=self.numbers("pin", int, 2, 0, 4096),
             pin_channel=self.number("pc", int, 0, 65535, None),
         )
@@ -213,6 +224,17 @@ class _Reader:
             except FusionvizError as bad:
                 self.notices.append(bad)
         return tuple(sorted(found))
+
+    def views(self) -> tuple[tuple[str, str], ...]:
+        """Which view of which panel; a view that this method's panel does not have is passed over when drawn."""
+        value = self.query.get("views")
+        if value is None:
+            return ()
+        found = dict(pair.split(":", 1) for pair in value.split(",") if pair.count(":") == 1)
+        known = {panel: key for panel, key in found.items() if panel in ROLES and _VIEW.fullmatch(key)}
+        if len(known) != len(value.split(",")):
+            self.bad("views", value, "weight:bars, fused:p8")
+        return tuple(sorted(known.items()))
 
     def choice(self, key: str, choices: Collection, default: object) -> object:
         value = self.query.get(key)

@@ -4,6 +4,7 @@ prepared = study.prepare(selection)      open the picture and the models, make t
 result = study.run(prepared)             one forward pass of backbone and method, timed
 """
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,8 +58,8 @@ class StudyResult:
     Attributes:
         seen: the picture exactly as the network saw it.
         guesses: the five likeliest classes, where the backbone has trained weights; else ().
-        timings: milliseconds of "picture", "backbone", "fusion".
-        peak_bytes: peak memory on a CUDA device, else None.
+        timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran.
+        peak_bytes: the most that torch held on a CUDA device during the run, open models and all; else None.
     """
 
     selection: Selection
@@ -107,7 +108,8 @@ class StudyResult:
 
 @lru_cache(maxsize=256)
 def _macs(method: str, shapes: tuple, strides: tuple, params: tuple) -> dict[str, int]:
-    module = fusion.build(method, tuple(s[1] for s in shapes), strides, **dict(params))
+    with torch.device("meta"):  # shapes only: a wide pyramid's weights would take a second to draw
+        module = fusion.build(method, tuple(s[1] for s in shapes), strides, **dict(params))
     return trace.costs(module, shapes)
 
 
@@ -175,8 +177,25 @@ def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: s
     return device.submit(prepared.device, lambda: _forward(prepared))
 
 
+_warm: "weakref.WeakKeyDictionary[FusionModule, set[tuple]]" = weakref.WeakKeyDictionary()
+
+
+def _warm_up(p: Prepared) -> None:
+    """Run once, unmeasured, what a GPU has not run yet.
+
+    The first run loads kernels and makes plans, which takes many times as long as the run; shown beside the board,
+    it would be read as the speed of the network. On a CPU the first run is hardly slower, and none is spent on it.
+    """
+    runs, this = _warm.setdefault(p.method, set()), (p.backbone.key, tuple(p.tensor.shape))
+    if p.device.type != "cpu" and this not in runs:
+        runs.add(this)
+        pyramid, _ = p.backbone(p.tensor)
+        p.method(*(pyramid[name] for name in level_names(p.selection, pyramid)), context=Context(picture=p.tensor))
+
+
 @torch.inference_mode()
 def _forward(p: Prepared) -> StudyResult:
+    _warm_up(p)
     clock = device.Clock(p.device)
     device.reset_peak(p.device)
     with clock.part("backbone"):

@@ -28,7 +28,7 @@ def test_explore_gives_what_the_readme_says() -> None:
     assert found.result.attention["low"].tensor.shape == found.result.outputs["fused"].tensor.shape
     assert found.prediction is None
     assert set(found.timings) == {"picture", "backbone", "fusion"}
-    assert found.figure().axes
+    assert "Attentional Feature Fusion" in [t.get_text() for t in found.figure().texts]
     query = state.parse_text(found.link())
     assert query["k.r"] == "8"
     assert "k.gain" not in query
@@ -39,10 +39,47 @@ def test_explore_gives_what_the_readme_says() -> None:
     assert fv.explore(picture, "resnet18", size=again.size, r=8).selection.params == found.selection.params
 
 
+def test_a_link_gives_back_the_very_crop() -> None:
+    from fusionviz import api
+
+    found = fv.explore("sample:coffee", size=64, method="add", crop=(1 / 3, 0.1234567891))
+    again, notices = state.read(state.parse_text(found.link()), api.catalogue())
+    assert notices == ()
+    assert again.crop == found.selection.crop
+    assert again == api.without_defaults(found.selection)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"weights": "rnadom"}, "random"),
+        ({"weights": "model.pth"}, "file:PATH"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+        ({"fit": "stretch"}, "crop, pad"),
+        ({"crop": (2, 2)}, "0.5"),
+        ({"size": "64"}, "1024"),
+        ({"low": -9}, "s32"),
+        ({"device": "abacus"}, "cpu"),
+        ({"rr": 4}, "gain"),
+    ],
+)
+def test_a_wrong_choice_is_answered_with_the_right_ones(wrong: dict, words: str) -> None:
+    with pytest.raises(fv.FusionvizError, match=words):
+        fv.explore("sample:coffee", **{"size": 64, **wrong})
+
+
+def test_a_figure_in_a_language_that_is_not_there() -> None:
+    with pytest.raises(fv.FusionvizError, match="en, zh"):
+        fv.explore("sample:coffee", size=64, method="add").figure(language="fr")
+
+
 def test_levels_may_be_positions_and_pictures_arrays() -> None:
     array = np.zeros((64, 80, 3), np.uint8)
     found = fv.explore(array, low=0, high=-1, size=64, method="add")
     assert (found.selection.low, found.selection.high) == ("s2", "s32")
+    positions = np.arange(2)
+    assert fv.explore(array, low=positions[0], high=positions[1], size=64, method="add").selection.high == "s4"
 
 
 def test_explore_never_answers_from_a_cache() -> None:

@@ -1,11 +1,17 @@
 """The command line: exit codes, JSON, one sentence for a mistake."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from fusionviz.cli import main
+
+ROOT = Path(__file__).parent.parent
 
 SMALL = ["--image", "sample:coffee", "--backbone", "resnet18", "--size", "96"]
 
@@ -45,13 +51,34 @@ def test_run_prints_lines_for_people(capsys) -> None:
         (["render", *SMALL, "--out", "slide.bmp"], "png"),
         (["fetch", "resnet19"], "resnet18"),
         (["list", "nonsense"], "methods"),
+        ([], "COMMAND"),
+        (["lst"], "doctor"),
+        (["list", "methods", "--jsn"], "--jsn"),
+        (["run", "--size", "big"], "--size"),
+        (["run", *SMALL, "--seed", "99999999999999999999"], "2147483647"),
+        (["run", *SMALL, "--seed", "-1"], "2147483647"),
+        (["run", *SMALL, "--size", "0"], "1024"),
+        (["run", *SMALL, "--low", "s32"], "before"),
+        (["run", *SMALL, "--weights", "no_such_file.pth"], "no_such_file.pth"),
+        (["run", *SMALL, "--weights", "."], "Check the path"),
+        (["run", "--image", "."], "folder"),
+        (["run", "--image", ""], "folder"),
+        (["run", *SMALL, "--method", "wsum", "--set", "alpha=nan"], "0 … 1"),
+        (["run", *SMALL, "--method", "fpn", "--set", "lateral=off", "--set", "top_down=0"], "top_down"),
+        (["render", *SMALL, "--out", "no_such_folder/slide.png"], "folder"),
+        (["render", *SMALL, "--out", "."], "slide.png"),
+        (["render", *SMALL], "--out"),
+        (["render", *SMALL, "--lang", "fr", "--out", "slide.png"], "zh"),
+        (["bench", "--rounds", "0"], "rounds"),
+        (["bench", "--backbone", "resnet19"], "resnet18"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_2(capsys, argv: list[str], words: str) -> None:
     code, out, err = run(capsys, *argv)
     assert code == 2
     assert words in err
-    assert "Traceback" not in err
+    assert err.startswith("fusionviz: ")
+    assert err.count("\n") == 1
     assert out == ""
 
 
@@ -88,6 +115,68 @@ def test_render_follows_a_link(capsys, tmp_path: Path) -> None:
     code, _, err = run(capsys, "render", "--link", link, "--out", str(tmp_path / "slide.png"))
     assert code == 0
     assert "grid" in err  # the bad value is named, the rest is drawn
+
+
+def test_what_is_given_stands_above_the_link(capsys, tmp_path: Path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr("fusionviz.study.run", lambda chosen, on: drawn.append(chosen) or sys.exit(0))
+    link = "net=resnet18&lo=s2&hi=s8&m=se&k.r=8&size=96&seed=3&ch=5&pc=5&show=mean"
+    for more in ([], ["--backbone", "vit_b_16", "--method", "aff"], ["--backbone", "resnet18", "--set", "r=4"]):
+        run(capsys, "render", "--link", link, *more, "--out", str(tmp_path / "slide.png"))
+    plain, other, same = drawn
+    assert (plain.low, plain.high, plain.size, plain.knobs, plain.view.channels) == ("s2", "s8", 96, {"r": 8}, (5,))
+    # Levels, size, knobs and channels of the link belong to its own network and method; the rest is kept.
+    assert (other.low, other.high, other.size, other.knobs, other.view.channels) == (None, None, None, {}, ())
+    assert (other.seed, other.view.show, other.view.pin_channel) == (3, "mean", None)
+    assert (same.low, same.size, same.knobs) == ("s2", 96, {"r": 4})
+
+
+def test_json_has_no_number_that_json_does_not_know(capsys, tmp_path: Path) -> None:
+    from torchvision.models import squeezenet1_0
+
+    state = squeezenet1_0().state_dict()
+    state["features.0.weight"].fill_(float("nan"))
+    torch.save(state, tmp_path / "lost.pth")
+    argv = ["--image", "sample:coffee", "--backbone", "squeezenet1_0", "--size", "64"]
+    code, out, _ = run(capsys, "run", *argv, "--weights", str(tmp_path / "lost.pth"), "--json")
+    assert code == 0
+    report = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert report["attention"][0]["mean"] is None
+
+
+def in_its_own_process(*argv: str, **more: object) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "fusionviz", *argv], cwd=ROOT, stderr=subprocess.PIPE, **more)
+
+
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+def test_a_reader_that_goes_away_is_no_mistake(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = in_its_own_process("list", "methods", stdout=writer, env=environ)
+        _, said = done.communicate(timeout=120)
+    finally:
+        os.close(writer)
+    assert (done.returncode, said) == (0, b"")
+
+
+def test_a_terminal_that_knows_few_letters_is_enough() -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for more in ((), ("--json",)):
+        done = in_its_own_process("list", "methods", *more, stdout=subprocess.PIPE, env=environ)
+        out, said = done.communicate(timeout=120)
+        assert (done.returncode, said) == (0, b"")
+    assert "Dollár" in json.dumps(json.loads(out), ensure_ascii=False)
+
+
+def test_stopping_it_says_nothing() -> None:
+    code = (
+        "import os, signal, sys; from fusionviz import cli; cli._list = lambda o: os.kill(os.getpid(), signal.SIGINT)"
+    )
+    code += "; sys.exit(cli.main(['list', 'methods']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_doctor_says_what_works(capsys) -> None:

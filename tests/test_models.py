@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -60,10 +61,46 @@ def test_an_evicted_model_is_freed_even_after_a_freeze() -> None:
         gc.unfreeze()
 
 
+def test_closing_everything_frees_it_and_keeps_the_rest_frozen() -> None:
+    store = models.Store(freeze=True)
+    try:
+        gone = weakref.ref(store.get(("a",), lambda: torch.fx.symbolic_trace(nn.Linear(4, 4))))
+        store.clear()
+        assert gone() is None
+        assert len(store) == 0
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_many_threads_opening_and_evicting_leave_nothing_behind() -> None:
+    store, alive = models.Store(most=2, freeze=True), weakref.WeakSet()
+
+    def make(n: int) -> nn.Module:
+        module = torch.fx.symbolic_trace(nn.Linear(n, 4))
+        alive.add(module)
+        return module
+
+    def fits(first: int) -> list[bool]:
+        return [store.get((n,), lambda n=n: make(n))(torch.ones(1, n)).shape == (1, 4)
+                for n in (1 + (first + i) % 5 for i in range(12))]  # fmt: skip
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(all(row) for row in pool.map(fits, range(8)))
+        store.get((99,), lambda: make(99))  # thaws what went while another thread still held it
+        assert len(store) == 2
+        assert len(alive) == 2
+        assert not store._locks
+    finally:
+        gc.unfreeze()
+
+
 def test_a_failed_opening_can_be_tried_again() -> None:
     store = models.Store()
     with pytest.raises(ZeroDivisionError):
         store.get(("a",), lambda: 1 / 0)
+    assert not store._locks  # names that cannot be opened must not pile up
     assert isinstance(store.get(("a",), nn.Identity), nn.Identity)
 
 

@@ -1,12 +1,15 @@
 """A study -> the board: right maps, right titles, right scales, and arithmetic that adds up."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from fusionviz import fusion, panels, study
+from fusionviz import fusion, panels, reduce, scales, study
 from fusionviz.board import ROLES
+from fusionviz.records import Provenance
 from fusionviz.selection import Selection, View
 
 BASE = Selection(picture="sample:coffee", backbone="resnet18", size=96)
@@ -26,7 +29,8 @@ def test_every_method_fills_the_board(found: dict, method: str, language: str) -
     assert board.size == (96, 96)
     for panel in board.panels[1:]:
         assert panel.badge is not None, "learned numbers are behind it"
-        assert panel.badge.kind == "random"
+        by_hand = (method, panel.id) == ("wsum", "weight")  # its slider has set it
+        assert panel.badge.kind == ("analytic" if by_hand else "random")
         for view in panel.views:
             assert view.maps or view.bars
             for m in view.maps:
@@ -63,6 +67,10 @@ def test_chosen_and_pinned_channels_are_shown(found: dict) -> None:
     pinned = panels.build(found["aff"], View(grid=4, pin_channel=61), "en")
     assert 61 in pinned.channels
     assert len(pinned.channels) == 4
+    assert panels.build(found["aff"], View(channels=(5, 5, 3, 5)), "en").channels == (5, 3)
+    plain = panels.build(found["aff"], View(grid=4), "en").channels
+    assert panels.build(found["aff"], View(grid=4, channels=(999,)), "en").channels == plain
+    assert panels.build(found["aff"], View(grid=4, pin_channel=64), "en").channels == plain  # there are 0 to 63
 
 
 @pytest.mark.parametrize("method", [m for m in fusion.names() if fusion.spec(m).arithmetic])
@@ -106,6 +114,21 @@ def test_complex_maps_have_their_parts(found: dict) -> None:
     assert panels.build(z, View(part="arg"), "en")["fused"].shown.scale == "phase"
     assert panels.build(z, View(part="domain"), "en")["fused"].shown.scale == "rgb"
     assert panels.build(z, View(part="abs"), "en")["fused"].shown.scale == "sequential"
+    assert panels.build(z, View(part="re"), "en")["fused"].shown.scale == "sequential"  # both maps follow a ReLU
+
+
+@pytest.mark.parametrize("part", ["arg", "domain"])
+@pytest.mark.parametrize("show", ["mean", "max", "norm", "pca"])
+def test_angles_are_never_averaged_or_measured_as_lengths(found: dict, part: str, show: str) -> None:
+    z = found["complex"]
+    shown = panels.build(z, View(part=part, show=show), "en")["fused"].shown
+    length = panels.build(z, View(part="abs", show=show), "en")["fused"].shown
+    if part == "arg" and show in ("mean", "max"):
+        assert shown.scale == "phase"
+        assert np.array_equal(shown.maps[0].values, reduce.reduced_phase(z.result.fused.tensor, show))
+    else:
+        assert shown.scale == length.scale
+        assert np.array_equal(shown.maps[0].values, length.maps[0].values)
 
 
 def test_signs_decide_the_scale(found: dict) -> None:
@@ -117,3 +140,88 @@ def test_every_level_of_a_pyramid_can_be_seen() -> None:
     result = study.run(BASE.with_(method="fpn", low="s4", high="s32", params=(("width", 16),)))
     labels = [v.label for v in panels.build(result, View(), "en")["fused"].views]
     assert {"P8", "P16", "P32"} <= set(labels)
+    reduced = [v.label for v in panels.build(result, View(show="mean"), "en")["fused"].views]
+    assert {"Mean", "P8 · Mean", "P8"} <= set(reduced)
+    assert len(set(reduced)) == len(reduced)
+
+
+@pytest.mark.parametrize("off", ["lateral", "top_down", "smooth"])
+def test_a_pyramid_with_a_path_cut_off_still_fills_the_board(off: str) -> None:
+    result = study.run(BASE.with_(method="fpn", params=(("width", 16), (off, False))))
+    board = panels.build(result, View(), "en")
+    assert [p.id for p in board.panels] == list(ROLES)
+    share = board["weight"].shown.maps[0].values
+    assert {"lateral": share.max() == 0, "top_down": share.min() == 1, "smooth": share.min() > 0}[off]
+
+
+@pytest.mark.parametrize("method", ["se", "cbam", "mscam", "concat"])
+def test_stacked_maps_show_the_channels_they_became(method: str) -> None:
+    knobs = () if method == "concat" else (("on", "concat"),)
+    result = study.run(BASE.with_(method=method, params=knobs))
+    x, _ = result.result.aligned
+    board = panels.build(result, View(aligned=True, channels=(3, x.channels + 5)), "en")
+    assert board.channels == (3, x.channels + 5)
+    assert [m.channel for m in board["low"].shown.maps] == [3]
+    assert [m.channel for m in board["high"].shown.maps] == [5]
+
+
+def test_behind_a_convolution_no_channel_is_one_of_the_stacked_ones() -> None:
+    result = study.run(BASE.with_(method="concat", params=(("reduce", 320),)))  # as many channels as went in: 64 + 256
+    board = panels.build(result, View(channels=(3, 70)), "en")
+    strongest = list(reduce.strongest(result.low.tensor, 9))
+    assert [m.channel for m in board["low"].shown.maps] == strongest
+
+
+def test_a_map_seen_through_random_projections_says_so(found: dict) -> None:
+    result = found["aff"]
+    trained = replace(result, pyramid=replace(result.pyramid, provenance=Provenance("pretrained", "IMAGENET1K_V1")))
+    own = panels.build(trained, View(aligned=False), "en")["low"]
+    assert own.badge.kind == "pretrained"
+    assert own.shown.note == ""
+    seen = next(v for v in own.views if v.key == "aligned")
+    assert "random" in seen.note
+    met = panels.build(trained, View(aligned=True), "en")["low"]
+    assert (met.shown.key, met.badge.kind, met.shown.note) == ("aligned", "random", "")
+
+
+def test_a_resize_alone_learns_nothing(found: dict) -> None:
+    result = found["concat"]  # resizes the high level and projects nothing
+    trained = replace(result, pyramid=replace(result.pyramid, provenance=Provenance("pretrained", "IMAGENET1K_V1")))
+    high = panels.build(trained, View(aligned=True), "en")["high"]
+    assert (high.shown.key, high.badge.kind, high.shown.note) == ("aligned", "pretrained", "")
+
+
+def fused_with(study_result: study.StudyResult, tensor: torch.Tensor) -> study.StudyResult:
+    outputs = {"fused": replace(study_result.result.fused, tensor=tensor)}
+    return replace(study_result, result=replace(study_result.result, outputs=outputs))
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "ends"),
+    [(-2.0, "signed", (-2, 2)), (0.0, "sequential", (0, 0)), (1e-12, "sequential", (1e-12, 1e-12))],
+)
+def test_constant_maps_of_any_sign_have_an_honest_scale(found: dict, value: float, scale: str, ends: tuple) -> None:
+    result = found["aff"]
+    flat = fused_with(result, torch.full_like(result.result.fused.tensor, value))
+    shown = panels.build(flat, View(), "en")["fused"].shown
+    assert shown.scale == scale
+    assert scales.limits(shown)[0] == pytest.approx(ends, rel=1e-6)
+
+
+def test_maps_without_numbers_do_not_break_the_board(found: dict) -> None:
+    result = found["aff"]
+    lost = fused_with(result, torch.full_like(result.result.fused.tensor, float("nan")))
+    for show in ("grid", "mean", "max", "norm", "pca"):
+        assert panels.build(lost, View(show=show), "en")["fused"].shown.maps
+
+
+def test_another_view_of_a_panel_comes_first_if_it_was_chosen(found: dict) -> None:
+    board = panels.build(found["aff"], View(views=(("weight", "bars"), ("fused", "nothing"))), "en")
+    assert board["weight"].shown.key == "bars"
+    assert board["fused"].shown.key == "fused"  # a view that it does not have changes nothing
+
+
+def test_a_flat_mean_gives_way_to_the_channels(found: dict) -> None:
+    weight = panels.build(found["aff"], View(), "en")["weight"]
+    mean = next(v for v in weight.views if v.key == "place").maps[0].values
+    assert (weight.shown.key == "channels") == (np.ptp(mean) < 0.05)

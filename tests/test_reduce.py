@@ -73,3 +73,36 @@ def test_arrays_are_free_of_torchs_memory() -> None:
 @pytest.mark.parametrize(("count", "side"), [(1, 1), (4, 2), (5, 3), (9, 3), (16, 4), (25, 5)])
 def test_grid_side(count: int, side: int) -> None:
     assert reduce.grid_side(count) == side
+
+
+def test_pca_is_the_same_from_either_square() -> None:
+    maps = torch.randn(1, 40, 5, 6, generator=torch.Generator().manual_seed(2))  # more channels than places
+    flat = maps[0].double().flatten(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    loadings, lengths, scores = torch.linalg.svd(flat, full_matrices=False)
+    rgb = reduce.pca_rgb(maps).reshape(-1, 3)
+    for i in range(3):
+        axis = loadings[:, i]
+        score = (scores[i] * lengths[i] * axis[axis.abs().argmax()].sign()).numpy()
+        low, high = np.percentile(score, (1, 99))
+        want = np.clip((score - low) / (high - low), 0, 1) * 255
+        assert np.abs(want - rgb[:, i]).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 5, 4), (1, 8, 1, 1), (1, 80, 2, 1)])
+def test_pca_of_any_constant_map_is_constant(shape: tuple[int, ...]) -> None:
+    for value in (0.0, -3.7, float("nan"), float("inf")):
+        assert len(np.unique(reduce.pca_rgb(torch.full(shape, value)))) == 1
+
+
+def test_angles_are_reduced_as_numbers_not_as_angles() -> None:
+    nearly_pi = torch.polar(torch.ones(2), torch.tensor([3.0, -3.0])).view(1, 2, 1, 1)
+    # The mean of 3 and -3 would be 0, the far side of the circle.
+    assert abs(reduce.reduced_phase(nearly_pi, "mean").item()) == pytest.approx(np.pi)
+    z = torch.tensor([1 + 0j, 3j, -2 + 0j]).view(1, 3, 1, 1)
+    assert reduce.reduced_phase(z, "max").item() == pytest.approx(np.pi / 2)
+
+
+def test_domain_colours_of_no_number_are_black() -> None:
+    z = torch.tensor([[complex("nan"), 1 + 0j]])
+    assert reduce.domain_rgb(z)[0, 0].tolist() == [0, 0, 0]

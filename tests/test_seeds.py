@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fusionviz.errors import ParameterError
 from fusionviz.seeds import seeded
 
 
@@ -62,3 +63,9 @@ def test_the_generator_of_a_gpu_stays_as_it_was() -> None:
     before = torch.cuda.get_rng_state()
     draw(7)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 1.5, "1", None])
+def test_a_seed_that_no_link_can_carry_is_refused(seed: object) -> None:
+    with pytest.raises(ParameterError, match="seed"):
+        draw(seed)

@@ -22,6 +22,7 @@ KNOWN = state.Catalogue(
     lambda key: key in ("sample:coffee", "sample:cat"),
     SPECS.__getitem__,
     lambda _: LEVELS,
+    lambda _: ("s4", "s16"),
 )
 
 
@@ -53,7 +54,7 @@ selections = st.builds(
     params=st.sampled_from([(), (("r", 1),), (("gain", 0.5), ("r", 1))]),
     size=st.none() | st.integers(16, 2048),
     fit=st.sampled_from(FITS),
-    crop=st.sampled_from([(0.5, 0.5), (0.0, 1.0), (0.25, 0.1)]),
+    crop=st.sampled_from([(0.5, 0.5), (0.0, 1.0), (0.25, 0.1), (1 / 3, 0.123456789)]),
     seed=st.integers(0, 2**31 - 1),
     view=views,
 )
@@ -94,6 +95,10 @@ def test_no_link_ever_raises(query: dict[str, str]) -> None:
         ("size=7", ("size", "16 … 2048")),
         ("img=sample:nothing", ("sample:nothing",)),
         ("gamma=inf", ("gamma",)),
+        ("metod=aff", ("metod", "m")),
+        ("lang=fr", ("fr", "en, zh")),
+        ("lo=s16", ("s16",)),
+        ("hi=s2", ("s2",)),
     ],
 )
 def test_a_bad_value_is_named_with_the_choices(query: str, named: tuple[str, ...]) -> None:
@@ -108,6 +113,24 @@ def test_levels_in_the_wrong_order_are_answered() -> None:
     selection, notices = read("lo=s8&hi=s4")
     assert (selection.low, selection.high) == (None, None)
     assert "s8" in str(notices[0])
+
+
+@pytest.mark.parametrize(
+    ("query", "pair"), [("lo=s8", ("s8", "s16")), ("hi=s8", ("s4", "s8")), ("hi=s4", ("s2", "s4"))]
+)
+def test_one_level_alone_is_completed(query: str, pair: tuple[str, str]) -> None:
+    selection, notices = read(query)
+    assert notices == ()
+    assert (selection.low, selection.high) == pair
+
+
+@given(selections)
+def test_every_key_that_is_written_is_known(selection: Selection) -> None:
+    assert {k for k in state.write_query(selection) if not k.startswith(state.KNOB)} <= set(state.KEYS)
+
+
+def test_the_pages_own_words_are_no_mistake() -> None:
+    assert read("lang=zh&embed=true&embed_options=dark_theme&m=add#top")[1] == ()
 
 
 def test_an_unknown_method_is_an_unknown_name() -> None:
@@ -136,3 +159,12 @@ def test_keys_do_not_depend_on_defaults_of_the_knobs() -> None:
 
 def test_whole_links_are_read() -> None:
     assert read("http://localhost:8501/explore?m=add&seed=5")[0].seed == 5
+
+
+def test_views_of_panels_travel() -> None:
+    mine = Selection(view=View(views=(("fused", "p8"), ("weight", "bars"))))
+    assert read(state.text(mine))[0].view.views == mine.view.views
+    for bad in ("weight", "cellar:bars", "weight:<b>", "weight:bars,,"):
+        selection, notices = read(f"views={bad}")
+        assert [n.values["key"] for n in notices] == ["views"]
+        assert set(selection.view.views) <= {("weight", "bars")}

@@ -1,13 +1,17 @@
 """The use-case, whole: a selection in, everything that is shown out."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from fusionviz import backbones, fusion, study
+from fusionviz import backbones, fusion, models, study
 from fusionviz.errors import FusionvizError, LevelError, ParameterError, UnknownNameError
 from fusionviz.selection import Selection
+from fusionviz.trace import NullTrace
 
 SMALL = Selection(picture="sample:coffee", backbone="resnet18", method="aff", size=96)
 
@@ -77,6 +81,8 @@ def test_a_profile_has_every_step() -> None:
         ({"low": "s3"}, LevelError, "s4"),
         ({"low": "s16", "high": "s4"}, LevelError, "before"),
         ({"low": "s4", "high": "s4"}, LevelError, "before"),
+        ({"low": "s32"}, LevelError, "before"),
+        ({"high": "s2"}, LevelError, "before"),
         ({"params": (("gain", 3),)}, ParameterError, "1, 2"),
         ({"params": (("gian", 1),)}, ParameterError, "gain"),
         ({"picture": "sample:cofee"}, FusionvizError, "coffee"),
@@ -96,3 +102,88 @@ def test_one_stride_networks_fuse_two_depths_without_alignment() -> None:
     assert found.provenance.kind == "random"  # but the backbone is
     low, high = found.low.tensor, found.high.tensor
     assert torch.allclose(found.result.fused.tensor, 0.5 * low + 0.5 * high, atol=1e-6)
+
+
+def test_the_share_of_low_can_be_read_after_the_run() -> None:
+    # Its terms are made from learned weights and from maps of inference mode, which autograd refuses to follow.
+    found = study.run(SMALL.with_(method="concat", params=(("reduce", 8),)))
+    with torch.no_grad():
+        low, high = found.result.terms()
+    assert torch.allclose(low + high, found.result.fused.tensor, atol=1e-5)
+    share = low.norm(dim=1) / (low.norm(dim=1) + high.norm(dim=1))
+    assert torch.allclose(found.weight.tensor[:, 0], share, atol=1e-6)
+    assert not found.weight.tensor.requires_grad
+
+
+@pytest.mark.parametrize("method", fusion.names())
+def test_costs_are_those_of_the_whole_module(method: str) -> None:
+    prepared = study.prepare(SMALL.with_(method=method))
+    found = study.run(prepared)
+    levels = [found.pyramid[name].tensor for name in study.level_names(found.selection, found.pyramid)]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        prepared.method(*levels, trace=NullTrace())
+    parameters = sum(p.numel() for p in prepared.method.parameters())
+    assert found.costs() == {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+
+
+def test_asking_for_costs_draws_no_weights() -> None:
+    before = torch.get_rng_state()
+    study._macs.cache_clear()
+    assert study.run(SMALL.with_(seed=3)).costs()["macs"] > 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "both"),
+    [({"low": "s16"}, ("s16", "s32")), ({"high": "s4"}, ("s2", "s4")), ({"high": "s32"}, ("s4", "s32"))],
+)
+def test_one_level_alone_is_completed(chosen: dict, both: tuple[str, str]) -> None:
+    found = study.resolve(SMALL.with_(**chosen))
+    assert (found.low, found.high) == both
+
+
+@pytest.mark.parametrize(
+    ("backbone", "low", "high"), [("vit_b_16", "d1", "d12"), ("vgg16_bn", "s1", "s2"), ("googlenet", "s2", "s32")]
+)
+def test_levels_at_the_ends_can_be_fused(backbone: str, low: str, high: str) -> None:
+    info = backbones.info(backbone)
+    names = [level.name for level in info.levels]
+    low, high = (name if name in names else names[end] for name, end in ((low, 0), (high, 1 if high == "s2" else -1)))
+    size = None if info.preprocessing.fixed else max(64, info.preprocessing.minimum_px)
+    found = study.run(Selection(backbone=backbone, low=low, high=high, size=size))
+    assert found.result.fused.size == found.low.size
+    assert found.result.fused.tensor.isfinite().all()
+
+
+def test_a_gpu_runs_once_unmeasured_and_a_cpu_does_not() -> None:
+    prepared, ran = study.prepare(SMALL), []
+
+    def counted(x: torch.Tensor) -> object:
+        ran.append(tuple(x.shape))
+        return prepared.backbone(x)
+
+    counted.key = "counted"
+    on_cpu = replace(prepared, backbone=counted)
+    study._warm_up(on_cpu)
+    assert ran == []
+    on_gpu = replace(on_cpu, device=torch.device("cuda"))
+    for _ in range(2):
+        study._warm_up(on_gpu)
+    assert len(ran) == 1
+    study._warm_up(replace(on_gpu, tensor=prepared.tensor[..., :64, :64]))  # another size makes other plans
+    assert len(ran) == 2
+
+
+def test_many_sessions_at_once_get_what_one_alone_gets() -> None:
+    chosen = [
+        Selection(backbone=b, method=m, size=64, seed=s)
+        for b in ("squeezenet1_0", "shufflenet_v2_x0_5")
+        for m in ("aff", "concat")
+        for s in (0, 1)
+    ]
+    alone = [study.run(c).result.fused.tensor for c in chosen]
+    models.BACKBONES.clear()
+    models.METHODS.clear()
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda c: study.run(c).result.fused.tensor, chosen * 3))
+    assert all(torch.equal(a, b) for a, b in zip(alone * 3, together, strict=True))

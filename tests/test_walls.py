@@ -28,6 +28,8 @@ WALLS = {
     "fusionviz.fusion": (*DRAWING, "fusionviz.backbones"),
     "fusionviz.backbones": (*DRAWING, "fusionviz.fusion"),
     "fusionviz.weights": DRAWING,
+    "fusionviz.pack": (*DRAWING, "fusionviz.training", "fusionviz.backbones"),
+    "fusionviz.training": (*DRAWING, "fusionviz.figures"),
     "fusionviz.pictures": (*DRAWING, "fusionviz.fusion"),
     "fusionviz.scenes": (*DRAWING, "fusionviz.fusion", "fusionviz.backbones"),
     "fusionviz.study": (*UI, "fusionviz.figures"),

@@ -4,8 +4,8 @@
     backbones.info("resnet18").levels       what it gives, before any weight is loaded
     pyramid, logits = backbones.load("resnet18")(x)
 
-One file per family of networks (`bundled`: trained by this project, `torchvision`); a network is cut into levels by looking at it (`_levels`, `_grid`),
-not by a table of names.
+One file per family of networks (`bundled`, which this project trains itself, and `torchvision`); a network is cut into
+levels by looking at it (`_levels`, `_grid`), not by a table of names.
 """
 
 import sys

@@ -7,7 +7,7 @@ half visible, so that its name can still be told.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +174,9 @@ class _Crowd(_Floor):
     def __init__(self) -> None:
         super().__init__()
         self.shows = np.zeros((int(SIDE), int(SIDE)), np.int64)  # 0: no part
-        self.areas, self.middle = [0], []
+        # Of every part, how many cells show, and how many must: half of what showed at first. Cell 0 is no part.
+        self.left, self.least = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self.middle = []
 
     def _masks(self, shapes: tuple[Part, ...], x: float, y: float) -> tuple[tuple[slice, slice], list[NDArray]]:
         left, top, right, bottom = extent(shapes)
@@ -186,22 +188,21 @@ class _Crowd(_Floor):
     def put(self, shapes: tuple[Part, ...], x: float, y: float) -> None:
         super().put(shapes, x, y)
         window, masks = self._masks(shapes, x, y)
-        shows = self.shows[window]
-        for mask in reversed(masks):
-            shows[mask] = len(self.areas)
-            self.areas.append(int(mask.sum()))
-        # Between the parts of one thing, the main one lies in front and hides a little of the other by design.
-        for number in range(len(self.areas) - len(masks), len(self.areas)):
-            self.areas[number] = int((shows == number).sum())
+        first, shows = len(self.left), self.shows[window]
+        for number, mask in reversed(list(enumerate(masks, first))):  # the main part lies in front
+            shows[mask] = number
+        self.left = np.bincount(self.shows.ravel(), minlength=first + len(masks))
+        new = self.left[first:]
+        self.least = np.append(self.least, np.maximum(np.ceil(VISIBLE * new), np.minimum(4, new)).astype(np.int64))
         self.middle.append((x, y, max(shape.reach() for shape in shapes)))
 
     def hides(self, shapes: tuple[Part, ...], x: float, y: float) -> float | None:
         """Return the share of the new parts' cells that would hide something; None if some part would be lost."""
         window, masks = self._masks(shapes, x, y)
         mask = np.logical_or.reduce(masks)
-        lost = np.bincount(self.shows[window][mask], minlength=len(self.areas))
-        left = np.bincount(self.shows.ravel(), minlength=len(self.areas)) - lost
-        if any(left[k] < VISIBLE * self.areas[k] or left[k] < min(4, self.areas[k]) for k in range(1, len(self.areas))):
+        lost = np.bincount(self.shows[window][mask], minlength=len(self.left))
+        left = self.left - lost
+        if (left < self.least)[1:].any():
             return None
         return float(lost[1:].sum() / max(mask.sum(), 1))
 
@@ -226,7 +227,7 @@ class _Crowd(_Floor):
 
 
 def _solid(shape: Part) -> Part:
-    return shape.placed(1.0, 0.0, 0.0) if not getattr(shape, "hole", 0) else type(shape)(shape.x, shape.y, shape.radius)
+    return replace(shape, hole=0.0) if getattr(shape, "hole", 0) else shape
 
 
 def _inside(shapes: tuple[Part, ...], u: NDArray, v: NDArray) -> tuple[NDArray, NDArray]:

@@ -2,13 +2,13 @@
 
     python -m fusionviz.training --full         rebuild everything in `assets/weights`
 
-One loop (`fitting.fit`) fits any head on the frozen features of any backbone; `networks` trains the backbones;
+One loop (`loop.fit`) fits any head on the frozen features of any backbone; `networks` trains the backbones;
 `metrics` says how good a prediction is; `packing` writes what ships and `pack`, outside this room, reads it.
 """
 
 from fusionviz.training.data import Samples, class_weights, draw, features
-from fusionviz.training.fitting import Progress, fit, fitting, score
 from fusionviz.training.heads import BASELINES, Head, Only, build_head
+from fusionviz.training.loop import Progress, fit, fitting, score
 from fusionviz.training.metrics import Score
 
 __all__ = (

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pace.add_argument("--quick", action="store_true", help=texts.text("training.options.quick"))
     pace.add_argument("--full", action="store_true", help=texts.text("training.options.full"))
     parser.add_argument("--backbone", nargs="+", choices=bundled.names(), default=list(bundled.names()))
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help=texts.text("training.options.part"))
+    parser.add_argument(
+        "--part", nargs="+", choices=PARTS, default=list(PARTS), help=texts.text("training.options.part")
+    )
     parser.add_argument("--method", nargs="+", choices=rebuild.methods(), help=texts.text("training.options.method"))
     parser.add_argument("--steps", type=int, help=texts.text("training.options.steps"))
     parser.add_argument("--out", type=Path, help=texts.text("training.options.out"))

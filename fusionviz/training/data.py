@@ -1,4 +1,4 @@
-"""What is trained on: scenes kept as bytes, and the maps that a frozen backbone makes of them, kept at half precision."""
+"""What is trained on: scenes kept as bytes, and the maps of a frozen backbone, kept at half precision."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Samples:
         return Samples(self.pictures[which], self.classes[which], self.instances[which])
 
 
-def draw(
-    first: int, count: int, size: int = 128, *, progress: Callable[[int, int], None] | None = None
-) -> Samples:
+def draw(first: int, count: int, size: int = 128, *, progress: Callable[[int, int], None] | None = None) -> Samples:
     """Return the scenes of `count` seeds from `first` on.
 
     Args:

@@ -65,17 +65,28 @@ class Head(nn.Module):
             levels: as the method takes them, fine to coarse.
             size: (h, w) of the picture.
         """
-        if isinstance(self.fusion, Only):
-            fused = self.fusion(*(v.tensor if isinstance(v, FeatureMap) else v for v in levels))
-        else:
-            fused = self.fusion(*levels, trace=NullTrace()).fused.tensor
-        return self.read(fused, size)
+        return F.interpolate(self.scores(levels)[0], size=size, mode="bilinear", align_corners=False)
 
     def read(self, fused: Tensor, size: tuple[int, int]) -> Tensor:
         """Return class scores [b classes *size] of a map that the method has fused already."""
-        if fused.is_complex():
-            fused = torch.cat((fused.real, fused.imag), 1)  # [b 2c h w]
-        return F.interpolate(self.predict(fused), size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(self._predict(fused), size=size, mode="bilinear", align_corners=False)
+
+    def scores(self, levels: Sequence[FeatureMap | Tensor]) -> tuple[Tensor, ...]:
+        """Return class scores at the fused map's own places, [b classes h w].
+
+        Of a method that gives a pyramid, the coarser levels follow, read by the same prediction, as FPN's detector
+        does: the finest does not depend on their last convolutions, which would otherwise stay random.
+        """
+        if isinstance(self.fusion, Only):
+            return (self.predict(self.fusion(*(v.tensor if isinstance(v, FeatureMap) else v for v in levels))),)
+        result = self.fusion(*levels, trace=NullTrace())
+        fused, others = result.fused.tensor, ()
+        if self.fusion.spec.takes == "pyramid":
+            others = tuple(m.tensor for m in result.outputs.values() if m.tensor is not fused)
+        return tuple(self._predict(tensor) for tensor in (fused, *others))
+
+    def _predict(self, fused: Tensor) -> Tensor:
+        return self.predict(torch.cat((fused.real, fused.imag), 1) if fused.is_complex() else fused)
 
 
 def level_names(method: str, names: Sequence[str], low: str, high: str) -> tuple[str, ...]:
@@ -127,6 +138,7 @@ def build_head(
 @torch.no_grad()
 def fused_channels(module: FusionModule, strides: Sequence[float]) -> int:
     """Return how many real channels a method's fused map has, found by running it on the smallest maps that fit."""
-    maps = [torch.zeros(1, c, *(2 * [max(round(2 * strides[-1] / s), 1)])) for c, s in zip(module.channels, strides)]
+    sides = [max(round(2 * strides[-1] / stride), 1) for stride in strides]
+    maps = [torch.zeros(1, c, side, side) for c, side in zip(module.channels, sides, strict=True)]
     fused = module.eval()(*maps, trace=NullTrace()).fused.tensor
     return fused.shape[1] * (2 if fused.is_complex() else 1)

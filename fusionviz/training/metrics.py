@@ -1,9 +1,9 @@
 """How good a prediction is: by pixel, by the size of the thing, and at its outline.
 
-    mIoU                  intersection over union, the mean over the classes that are there
-    small, medium, large  the same around things under 16, under 40, and from 40 pixels high, at 128 pixels
-    boundary F1           how much of the predicted outline lies within a pixel of the true one, and the other way
-    class accuracy        of the pixels rightly called a thing, how many got the right kind
+mIoU                  intersection over union, the mean over the classes that are there
+small, medium, large  the same around things under 16, under 40, and from 40 pixels high, at 128 pixels
+boundary F1           how much of the predicted outline lies within a pixel of the true one, and the other way
+class accuracy        of the pixels rightly called a thing, how many got the right kind
 """
 
 import torch
@@ -54,11 +54,11 @@ class Score:
     def read(self) -> dict[str, float]:
         """Return every figure of NAMES in percent; one that had nothing to count is nan."""
         right = self.confusion[1:, 1:].diagonal().sum()
-        found, named = self.outline[0] / self.outline[1], self.outline[2] / self.outline[3]
+        precise, found = (int(self.outline[i]) / max(int(self.outline[i + 1]), 1) for i in (0, 2))
         figures = {
             "miou": _iou(self.confusion, first=0),
             **{name: _iou(self.by_size[name], first=1) for name in _SIZES},
-            "boundary_f1": 2 * found * named / (found + named) if self.outline[0] else found * 0,
+            "boundary_f1": 2 * precise * found / (precise + found) if precise and found else 0.0,
             "class_accuracy": right / self.confusion[1:, 1:].sum(),
         }
         return {name: round(100 * float(value), 2) for name, value in figures.items()}
@@ -69,7 +69,7 @@ class Score:
 
 
 def _iou(confusion: Tensor, first: int) -> Tensor:
-    """Mean over the classes from `first` on that the truth has; what is wrongly called one of them counts against it."""
+    """Mean over the classes from `first` on that the truth has; what is wrongly called one of them counts too."""
     both = confusion.diagonal().double()
     either = confusion.sum(0) + confusion.sum(1) - both
     there = confusion.sum(1)[first:] > 0

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fusionviz.backbones import bundled
 from fusionviz.seeds import seeded
 from fusionviz.training.data import Samples, augment, class_weights, normalise
-from fusionviz.training.fitting import BATCH, Progress, advance, optimise, shuffled
+from fusionviz.training.loop import BATCH, Progress, advance, optimise, shuffled
 from fusionviz.training.metrics import Score
 
 WARM_UP = 100
@@ -56,9 +56,7 @@ class Checkpoint:
     seconds: float
 
 
-def training(
-    key: str, samples: Samples, *, steps: int = 4000, lr: float = 3e-3, seed: int = 0
-) -> Iterator[Checkpoint]:
+def training(key: str, samples: Samples, *, steps: int = 4000, lr: float = 3e-3, seed: int = 0) -> Iterator[Checkpoint]:
     """Train a network, one step each time the next value is asked for.
 
     Args:

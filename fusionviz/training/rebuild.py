@@ -15,8 +15,8 @@ from fusionviz.backbones import Backbone
 from fusionviz.records import LevelInfo
 from fusionviz.training import networks
 from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw, features
-from fusionviz.training.fitting import fit, score
 from fusionviz.training.heads import BASELINES, Head, build_head, level_names
+from fusionviz.training.loop import fit, score
 from fusionviz.training.metrics import NAMES
 from fusionviz.training.packing import as_shipped, head_entry, made, write_backbone, write_heads, write_json
 

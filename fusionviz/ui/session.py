@@ -35,6 +35,7 @@ def start(page: str) -> None:
             s.selection = s.selection.with_(picture=mine.picture)
         if query.get("lang") in words.texts.LANGUAGES:
             s[words.KEY] = query["lang"]
+            s.language_chosen = True
         s.seen_query = query
     s.page = page
 
@@ -42,9 +43,7 @@ def start(page: str) -> None:
 def finish() -> None:
     """Write the selection to the address bar, if what stands there means something else."""
     s = st.session_state
-    query = state.write_query(s.selection)
-    if s.get("language_chosen"):
-        query["lang"] = s[words.KEY]
+    query = link()
     there = st.query_params.to_dict()
     if query != there:
         means, _ = state.read(there, api.catalogue())
@@ -52,6 +51,13 @@ def finish() -> None:
             st.query_params.from_dict(query)
             there = query
     s.seen_query = there
+
+
+def link() -> dict[str, str]:
+    """Return the query of what is on the board, with the language if one was chosen."""
+    s = st.session_state
+    language = {"lang": s[words.KEY]} if s.get("language_chosen") else {}
+    return state.write_query(s.selection) | language
 
 
 def selection() -> Selection:
@@ -76,7 +82,7 @@ def change(**changes: object) -> None:
                 kept.append((key, spec.param(key).parse(value, spec.key)))
             except FusionvizError:  # a knob that the new method does not have
                 continue
-        new = new.with_(params=tuple(kept), pin_channel=None, channels=())
+        new = new.with_(params=tuple(kept), pin_channel=None, channels=(), views=())
     if (new.backbone, new.low, new.high, new.method) != (old.backbone, old.low, old.high, old.method):
         new = new.with_(channels=(), pin_channel=None)
     s.selection, s.notices = new, ()
@@ -112,6 +118,16 @@ def upload() -> Picture | None:
 
 def mirror(key: str, value: object, changed: Callable[[object], None]) -> dict:
     """Return what makes a widget show `value` and report a change: `st.slider(..., **mirror(...))`."""
+    # The browser answers with a widget's label, which differs by language: each language has widgets of its own.
+    language = words.language()
+    key = key if language == "en" else f"{key}_{language}"
     if st.session_state.get(key) != value:
         st.session_state[key] = value
-    return {"key": key, "on_change": lambda: changed(st.session_state[key])}
+
+    def report() -> None:
+        try:
+            changed(st.session_state[key])
+        except FusionvizError as mistake:  # callbacks run outside the page, where nobody else would catch it
+            notify(mistake)
+
+    return {"key": key, "on_change": report}

@@ -13,6 +13,7 @@ from fusionviz.ui import notices, session, words
 from fusionviz.ui.components import gallery
 from fusionviz.ui.words import of_method, say
 
+_HERE = (None, "127.0.0.1", "::1")
 ALIGNMENT = ("width", "resize", "norm")
 SIZES = (96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 
@@ -37,7 +38,7 @@ def _picture() -> None:
     chosen = session.selection()
     keys = list(pictures.keys())
     uploads = st.session_state.uploads
-    keys += [key for key in uploads if key not in keys]
+    keys = [*reversed(uploads), *keys]
     if chosen.picture not in keys:
         keys.append(chosen.picture)
     gallery.show(keys[:10], chosen.picture, lambda key: session.change(picture=key), key="gallery")
@@ -48,6 +49,8 @@ def _picture() -> None:
         label_visibility="collapsed",
         **session.mirror("picture", chosen.picture, lambda key: session.change(picture=key, pin=None)),
     )
+    for note in uploads[chosen.picture].notes if chosen.picture in uploads else ():
+        st.caption(say(f"pictures.notes.{note}"))
     left, right = st.columns(2, gap="xsmall")
     with left, st.popover(say("control.own_picture"), width="stretch", on_change="rerun", key="own_picture") as own:
         if own.open:
@@ -152,7 +155,8 @@ def _backbone() -> None:
 
 
 def _weights(chosen: Selection) -> None:
-    sources = ("auto", "random", "file")
+    # A path of this machine may be named only by who sits at it: others could find out which files there are.
+    sources = ("auto", "random", "file") if st.context.ip_address in _HERE else ("auto", "random")
     source = chosen.weights.split(":", 1)[0]
 
     def changed(value: str) -> None:
@@ -171,7 +175,14 @@ def _weights(chosen: Selection) -> None:
         help=say("control.weights_help"),
         **session.mirror("weights", "file" if asks else source, changed),
     )
-    if asks or source == "file":
+    st.number_input(
+        say("control.seed"),
+        0,
+        2**31 - 1,
+        help=say("control.seed_help"),
+        **session.mirror("seed", chosen.seed, lambda n: session.change(seed=int(n))),
+    )
+    if "file" in sources and (asks or source == "file"):
         path = chosen.weights.removeprefix("file:") if source == "file" else ""
         st.text_input(
             say("control.weights_file"),

@@ -15,7 +15,7 @@ def samples() -> data.Samples:
 @pytest.mark.parametrize("key", bundled.names())
 def test_the_loss_falls(key: str, samples: data.Samples) -> None:
     losses = [now.progress.loss for now in networks.training(key, samples, steps=24)]
-    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
 
 def test_the_same_seed_gives_the_same_network(samples: data.Samples) -> None:

@@ -45,7 +45,7 @@ def test_every_method_can_be_opened_by_link_in_both_languages(method: str) -> No
     for language in texts.LANGUAGES:
         app = open_app(m=method, lang=language)
         assert shows_board(app)
-        assert app.selectbox(key="method").value == method
+        assert app.selectbox(key="method" if language == "en" else "method_zh").value == method
         title = texts.method_text(method, "title", language)
         assert any(title in m.value for m in app.markdown)
 
@@ -130,4 +130,38 @@ def test_a_size_that_does_not_fit_is_a_sentence_and_the_board_stays() -> None:
 
 def test_chinese_is_chosen_by_the_link_and_complete_on_the_page() -> None:
     app = open_app(lang="zh")
-    assert app.selectbox(key="method").label == texts.text("control.method", "zh")
+    assert app.selectbox(key="method_zh").label == texts.text("control.method", "zh")
+
+
+def test_the_language_can_change_at_any_time_and_every_control_still_works() -> None:
+    app = open_app()
+    for language in ("zh", "en", "zh"):
+        switch = next(g for g in app.get("button_group") if g.key.startswith("language_switch"))
+        checked(switch.set_value(language).run())
+        suffix = "" if language == "en" else "_zh"
+        checked(app.selectbox(key=f"method{suffix}").set_value("se" if language == "zh" else "aff").run())
+        assert shows_board(app)
+        assert app.selectbox(key=f"method{suffix}").label == texts.text("control.method", language)
+    assert said(app) == ""
+
+
+def test_the_language_stays_in_the_link() -> None:
+    app = open_app(lang="zh", m="cbam")
+    assert app.query_params["lang"] in ("zh", ["zh"])
+    checked(app.selectbox(key="method_zh").set_value("se").run())
+    assert app.query_params["lang"] in ("zh", ["zh"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"hi": "s2"},
+        {"lo": "s32"},
+        {"net": "vit_b_16", "size": "256"},
+        {"m": "fpn", "k.lateral": "off", "k.top_down": "off"},
+    ],
+)
+def test_a_link_that_cannot_be_shown_is_answered_with_a_board(query: dict[str, str]) -> None:
+    app = open_app(**query)
+    assert said(app)
+    assert shows_board(app)

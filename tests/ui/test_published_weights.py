@@ -1,4 +1,4 @@
-"""Weights through the page: downloaded by a button from a server on loopback, then recognised classes and a new badge."""
+"""Weights through the page: fetched by a button from a server on loopback; then classes and a new badge."""
 
 import hashlib
 import io

@@ -75,8 +75,8 @@ def board(
         on_changes_change=on_change or _nothing,
     )
     found = changes(told)
-    views = (told.get("changes") or {}).get("views")
-    return found | ({"views": dict(views)} if views else {})
+    chosen = views(told)
+    return found | ({"views": dict(chosen)} if chosen else {})
 
 
 def changes(state: Mapping | None) -> dict[str, object]:
@@ -93,6 +93,17 @@ def changes(state: Mapping | None) -> dict[str, object]:
         if name in told and _CHECKS[name](told[name]):
             found[name] = _READ.get(name, _same)(told[name])
     return found
+
+
+def views(state: Mapping | None) -> tuple[tuple[str, str], ...] | None:
+    """Return which view of which panel a person chose, or None if that did not change.
+
+    Whether Low and High are shown aligned is a field of its own, see `changes`.
+    """
+    told = ((state or {}).get("changes") or {}).get("views")
+    if not isinstance(told, Mapping):
+        return None
+    return tuple(sorted((str(p), str(k)) for p, k in told.items() if not str(k).startswith(("own", "aligned"))))
 
 
 # --- header --------------------------------------------------------------------------------------

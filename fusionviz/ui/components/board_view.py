@@ -1,5 +1,7 @@
 """The board on the page: packs what the study shows, and takes back what a person changed in the browser."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from fusionviz.selection import View
@@ -14,8 +16,17 @@ def show(found: StudyResult, view: View) -> None:
     """Draw the board; pin, colours and range chosen there go into the selection, and so into link and export."""
     drawn, digest = cache.board(found, view, words.language())
     st.session_state.shown_channels = drawn.channels
-    canvas.board(canvas.pack(drawn, view, words.language(), digest=digest), key=KEY, on_change=_changed)
+    height, width = drawn.size
+    if view.pin is not None and not (view.pin[0] < width and view.pin[1] < height):
+        view = replace(view, pin=None)  # pinned on a larger input: not a place of this one
+    data = canvas.pack(drawn.with_views(view.views), view, words.language(), digest=digest)
+    canvas.board(data, key=KEY, on_change=_changed)
 
 
 def _changed() -> None:
-    session.change(**canvas.changes(st.session_state[KEY]))
+    told = st.session_state[KEY]
+    found = canvas.changes(told)
+    views = canvas.views(told)
+    if views is not None:
+        found["views"] = views
+    session.change(**found)

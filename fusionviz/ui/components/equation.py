@@ -61,4 +61,4 @@ def _raised(text: str) -> str:
 def _lowered(text: str) -> str:
     small = text.translate(_SMALL)
     # Only if every sign has a small form; else it would read as a mixture.
-    return small if all(a != b for a, b in zip(small, text, strict=True)) else text
+    return small if all(a != b for a, b in zip(small, text, strict=True)) else f"_{text}"

@@ -56,5 +56,5 @@ def _link() -> None:
     for left in state.stays(chosen):
         st.info(left.text(words.language()))
     url = (st.context.url or "").split("?", 1)[0]
-    st.code(f"{url}?{state.text(chosen)}", language=None, wrap_lines=True)
+    st.code(f"{url}?{state.encode(session.link())}", language=None, wrap_lines=True)
     st.caption(say("export.link_help"))

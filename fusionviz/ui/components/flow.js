@@ -21,7 +21,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const svg = element('svg', {
     viewBox: `0 0 ${layout.width} ${layout.height}`, role: 'img', 'aria-label': texts.title,
     // Never smaller than what can be read from a seat: a wide graph scrolls instead.
-    style: `max-width:${Math.round(layout.width * 1.25)}px;min-width:${Math.round(layout.width * 0.82)}px`,
+    style: `max-width:${Math.round(layout.width * 1.25)}px;min-width:${Math.round(layout.width * 0.74)}px`,
   });
   for (const edge of layout.edges) {
     svg.append(element('path', { d: edge.path, class: 'edge', 'data-from': edge.from, 'data-to': edge.to }));

@@ -52,7 +52,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         formula = formulas[-1] if formulas else ""
         words_of = {"title": title, "formula": formula, "shape": shape, "costs": costs}
         drawn.append({"key": node.key, "role": node.role, "tip": tip, **words_of})
-        widest = max(_width(title, 1.2), _width(formula, 1.18), _width(shape), *map(_width, costs), 40.0)
+        widest = max(_width(title, 1.2), _width(formula, 1.3), _width(shape), *map(_width, costs), 40.0)
         sizes[node.key] = (widest + 16, 9.0 + 12.5 * (2 + bool(formula) + len(costs)))
     placed = flow_layout.layout(merged, sizes, gap=(20.0, 12.0))
     total = found.costs()

@@ -5,6 +5,7 @@ import streamlit as st
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
 from fusionviz.ui.components import board_view, export, flow, heading, knows, status
+from fusionviz.ui.words import say
 
 selection = session.selection()
 heading.show(selection)
@@ -13,15 +14,18 @@ with said:
     notices.remarks()
 
 try:
-    opened = cache.picture(selection, session.upload())
-    found = cache.result(selection, opened, st.session_state.device)
+    with st.container(key="working"), st.spinner(say("frame.working")):
+        opened = cache.picture(selection, session.upload())
+        found = cache.result(selection, opened, st.session_state.device)
     st.session_state.last_good = found
 except FusionvizError as mistake:
     with said:
         notices.mistake(mistake)
     found = st.session_state.get("last_good")
-    if found is None:
-        st.stop()
+    if found is None:  # a link that cannot be shown: what it got right is kept, the rest is the default
+        session.change(low=None, high=None, size=None, weights="auto", params=())
+        session.notify(mistake)
+        st.rerun()
 
 with said:
     for remark in found.notices:

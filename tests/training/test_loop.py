@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from fusionviz import fusion
-from fusionviz.training import BASELINES, Head, build_head, fit, fitting, score
-from fusionviz.training import fitting as fitting_room
+from fusionviz.training import BASELINES, Head, build_head, fit, fitting, loop, score
 from fusionviz.training.heads import fused_channels, head_params, level_names
 
 PAIRS = [m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")]
@@ -32,8 +31,8 @@ def test_every_method_gets_a_head_that_scores_every_pixel(toy, method: str, pred
     head = build(toy, method, prediction=prediction).eval()
     scores = head([toy.maps[v.name][:2].float() for v in toy.levels], (32, 32))
     assert scores.shape == (2, 3, 32, 32)
-    scores.square().mean().backward()
-    # MS-CAM's and SE's gates may be shut where the maps are small, but no number may be out of reach of the gradient.
+    maps = [toy.maps[v.name][:2].float() for v in toy.levels]
+    sum(v.square().mean() for v in head.scores(maps)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
@@ -137,15 +136,23 @@ def test_the_maps_and_labels_are_left_as_they_were(toy) -> None:  # noqa: ANN001
     assert torch.equal(labels, toy.labels)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (33, 50), (8, 8)])
+def test_a_quarter_of_the_pixels_is_a_quarter_of_the_enlarged_scores(size: tuple[int, int]) -> None:
+    scores = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = torch.nn.functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        torch.testing.assert_close(loop.enlarged(scores, size, y, x), whole[..., y::2, x::2])
+
+
 def test_every_scene_comes_once_before_any_comes_again() -> None:
-    order = fitting_room.shuffled(32, 8, torch.Generator().manual_seed(0))
+    order = loop.shuffled(32, 8, torch.Generator().manual_seed(0))
     for _ in range(2):
         assert sorted(torch.cat([next(order) for _ in range(4)]).tolist()) == list(range(32))
 
 
 def test_the_learning_rate_rises_and_falls_to_zero(toy) -> None:  # noqa: ANN001
     head = build(toy, "add")
-    optimiser, schedule = fitting_room.optimise(head, 1.0, steps=100, warm_up=10)
+    optimiser, schedule = loop.optimise(head, 1.0, steps=100, warm_up=10)
     rates = []
     for _ in range(100):
         rates.append(optimiser.param_groups[0]["lr"])
