@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 class Study(StudyResult):
     """A StudyResult that can draw and link itself."""
 
-    @property
-    def prediction(self) -> None:
-        """The prediction of a trained head; None, as no head is trained yet."""
-        return None
-
     def figure(self, *, language: str = "en", dark: bool = False) -> Figure:
         """Return the slide that the app exports, as a matplotlib Figure."""
         return draw(self, language=language, dark=dark)
@@ -62,8 +57,8 @@ def open(source: object) -> Picture:  # noqa: A001 - fv.open reads as what it is
 
 
 def explore(
-    picture: object = "sample:coffee",
-    backbone: str = "resnet18",
+    picture: object = "scene:21",
+    backbone: str = "scene_resnet",
     method: str = "aff",
     low: str | int | None = None,
     high: str | int | None = None,
@@ -142,10 +137,9 @@ def as_study(result: StudyResult) -> Study:
 
 
 def without_defaults(selection: Selection) -> Selection:
-    """Return the selection with only those knobs that differ from the paper's values: what a link carries."""
-    spec = fusion.spec(selection.method)
-    changed = tuple((k, v) for k, v in selection.params if v != spec.param(k).default)
-    return selection.with_(params=changed)
+    """Return the selection with only those knobs that somebody has turned: what a link carries."""
+    plain = _study.defaults(selection)
+    return selection.with_(params=tuple((k, v) for k, v in selection.params if v != plain[k]))
 
 
 def catalogue() -> state.Catalogue:
@@ -153,7 +147,7 @@ def catalogue() -> state.Catalogue:
     return state.Catalogue(
         fusion.names(),
         _backbones.names(),
-        lambda key: key in pictures.keys(),
+        pictures.known,
         fusion.spec,
         lambda key: tuple(level.name for level in _backbones.info(key).levels),
         lambda key: (_backbones.info(key).default_low, _backbones.info(key).default_high),

@@ -14,11 +14,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fusionviz import backbones, fusion, weights
+from fusionviz import backbones, fusion, pack, weights
 from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, WeightsError
 from fusionviz.fusion import FusionModule
-from fusionviz.records import Provenance
+from fusionviz.records import LevelInfo, Provenance
+from fusionviz.training.heads import Head, build_head
 
 T = TypeVar("T")
 _collecting = threading.Lock()
@@ -109,13 +110,16 @@ def backbone(
     """Return an opened backbone and what had to be said about its weights.
 
     Args:
-        source: "auto": the published weights if they are on this machine, else random; "random"; "file:PATH".
+        source: "auto": those that ship with the project, else the published ones if they are on this machine, else
+            random; "random"; "file:PATH".
 
     Raises:
         WeightsError: if a file named by the user cannot be used. With "auto" a damaged download is reported in
             the second value, and the network runs with random weights.
     """
     notices: tuple[FusionvizError, ...] = ()
+    if source == "auto" and (card := pack.backbone_card(key)) is not None:
+        return BACKBONES.get((key, card.sha256, str(device)), lambda: _bundled(key, card, device)), notices
     path, provenance = None, None
     if source.startswith("file:"):
         path = Path(source.removeprefix("file:"))
@@ -137,6 +141,11 @@ def backbone(
     return opened, notices
 
 
+def _bundled(key: str, card: pack.BackboneCard, device: torch.device | str) -> Backbone:
+    opened = backbones.load(key, state=pack.backbone_state(key), device=device)
+    return replace(opened, provenance=Provenance("bundled", card.file))
+
+
 def _with_weights(key: str, path: Path, provenance: Provenance, device: torch.device | str) -> Backbone:
     opened = backbones.load(key, state=weights.read(path, key), device=device)
     return replace(opened, provenance=provenance)
@@ -149,8 +158,48 @@ def method(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    card: pack.HeadCard | None = None,
     **params: object,
 ) -> FusionModule:
-    """Return an opened method for levels of these channels and strides."""
-    name = (key, channels, strides, seed, str(device), tuple(sorted(params.items())))
-    return METHODS.get(name, lambda: fusion.build(key, channels, strides, seed=seed, **params).to(device))
+    """Return an opened method for levels of these channels and strides.
+
+    Args:
+        card: of the shipped head whose trained numbers it gets; None leaves them random.
+    """
+    trained = (card.file, card.sha256) if card else ()
+    name = (key, channels, strides, seed, str(device), tuple(sorted(params.items())), trained)
+
+    def make() -> FusionModule:
+        module = fusion.build(key, channels, strides, seed=seed, **params)
+        if card is not None:
+            pack.fill_method(module, card, params)
+        return module.to(device)
+
+    return METHODS.get(name, make)
+
+
+def heads(card: pack.HeadCard, levels: tuple[LevelInfo, ...], *, device: torch.device | str = "cpu") -> dict[str, Head]:
+    """Return what reads the maps of a shipped head as classes: "fused", and the baselines "low_only", "high_only".
+
+    Args:
+        card: of the method's head; the baselines are those of the same network and levels.
+        levels: of the backbone.
+
+    Raises:
+        WeightsError: if the pack is damaged.
+    """
+
+    def make(one: pack.HeadCard) -> Head:
+        taken = [level for level in levels if level.name in one.levels]
+        head = build_head(one.method, taken, len(one.classes), width=one.width, prediction=one.prediction)
+        pack.fill_head(head, one)
+        return head.to(device)
+
+    found = {}
+    for reader, name in (("low_only", "low_only"), ("high_only", "high_only"), ("fused", card.method)):
+        one = pack.head(card.backbone, name, card.low, card.high, card.setting)
+        if one is None:
+            return {}
+        key = ("head", one.file, one.sha256, name, str(device))
+        found[reader] = METHODS.get(key, lambda one=one: make(one))
+    return found

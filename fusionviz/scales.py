@@ -20,6 +20,21 @@ ROLE_COLOURS = {
 _BETWEEN = {"light": ("#009E73", "#CC79A7", "#8A8D00", "#7F7F7F"), "dark": ("#3FC79A", "#E8A9CB", "#F0E442", "#B5B5B5")}
 
 
+CLASS_COLOURS = (
+    (39, 42, 51),
+    (230, 184, 0),
+    (46, 139, 87),
+    (160, 110, 80),
+    (154, 205, 50),
+    (0, 179, 179),
+    (15, 110, 70),
+    (194, 24, 91),
+    (179, 157, 219),
+    (255, 111, 174),
+)
+"""Colours of the scenes' classes, the background first: away from the blue and orange that mean low and high."""
+
+
 def branch_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:
     """Return a colour per branch or level, fine to coarse: the finest is low's, the coarsest high's."""
     theme = "dark" if dark else "light"

@@ -121,8 +121,8 @@ class Selection:
         view: how it is drawn.
     """
 
-    picture: str = "sample:coffee"
-    backbone: str = "resnet18"
+    picture: str = "scene:21"
+    backbone: str = "scene_resnet"
     weights: str = "auto"
     low: str | None = None
     high: str | None = None

@@ -6,19 +6,21 @@ result = study.run(prepared)             one forward pass of backbone and method
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from fusionviz import backbones, device, fusion, models, pictures, trace, weights
+from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, trace, weights
 from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
-from fusionviz.selection import Selection, pair
+from fusionviz.selection import Selection, Value, pair
+from fusionviz.training.heads import Head
+from fusionviz.training.metrics import Score
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,31 @@ class Guess:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What one linear reading of each map says, place by place: what its features know.
+
+    Attributes:
+        classes: keys of the classes, the background first.
+        maps: class of every pixel of the input, uint8 [h w], by reader: "low_only", "high_only", "fused".
+        truth: the true classes, where the picture is a scene; else None.
+        miou: mean IoU on this picture in percent by reader, over the classes that are there; {} without a truth.
+    """
+
+    classes: tuple[str, ...]
+    maps: Mapping[str, Tensor]
+    truth: Tensor | None
+    miou: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Everything open and in place for a forward pass.
 
     Attributes:
         selection: with levels and knobs filled in.
         tensor: the network's input [1 3 h w], on the device.
+        heads: what reads the maps as classes, by reader; {} where no trained head covers the selection.
+        truth: classes and instances [1 h w] of a scene.
         notices: what had to be said, for example about damaged weights.
         open_ms: milliseconds of opening and fitting the picture.
     """
@@ -47,6 +68,8 @@ class Prepared:
     backbone: Backbone
     method: FusionModule
     device: torch.device
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    truth: tuple[Tensor, Tensor] | None = None
     notices: tuple[FusionvizError, ...] = ()
     open_ms: float = 0.0
 
@@ -59,6 +82,7 @@ class StudyResult:
         seen: the picture exactly as the network saw it.
         guesses: the five likeliest classes, where the backbone has trained weights; else ().
         timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran.
+        prediction: what linear readings of the maps say, where trained heads cover the selection; else None.
         peak_bytes: the most that torch held on a CUDA device during the run, open models and all; else None.
     """
 
@@ -72,6 +96,7 @@ class StudyResult:
     device: str
     peak_bytes: int | None = None
     notices: tuple[FusionvizError, ...] = ()
+    prediction: Prediction | None = None
 
     @property
     def low(self) -> FeatureMap:
@@ -138,7 +163,29 @@ def resolve(selection: Selection) -> Selection:
     low, high = pair(names, (info.default_low, info.default_high), selection.low, selection.high)
     if names.index(low) >= names.index(high):
         raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
-    return selection.with_(low=low, high=high, params=tuple(spec.parse(selection.knobs).items()))
+    selection = selection.with_(low=low, high=high)
+    card = shipped(selection)
+    trained = {k: v for k, v in pack.trained_params(card).items() if k in _SHAPES} if card else {}
+    return selection.with_(params=tuple(spec.parse({**trained, **selection.knobs}).items()))
+
+
+def defaults(selection: Selection) -> dict[str, Value]:
+    """Return the knobs of the selection's method as they stand where nobody has turned them."""
+    return resolve(selection.with_(params=())).knobs
+
+
+_SHAPES = ("width",)
+"""Knobs whose default is the trained head's, where one ships: a page opens on what was trained."""
+
+
+def shipped(selection: Selection) -> pack.HeadCard | None:
+    """Return the card of the head that ships for a selection with named levels, or None.
+
+    Whether it covers the knobs too, `pack.covers` says.
+    """
+    if selection.weights != "auto":
+        return None
+    return pack.head(selection.backbone, selection.method, selection.low, selection.high)
 
 
 def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.device | str | None = None) -> Prepared:
@@ -155,15 +202,30 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
     selection = resolve(selection)
     clock = device.Clock(torch.device("cpu"))
     info = backbones.info(selection.backbone)
+    truth = None
     with clock.part("picture"):
         picture = picture if picture is not None else pictures.open_picture(selection.picture)
-        seen = pictures.fit(picture, info.preprocessing, size=selection.size, fit=selection.fit, crop=selection.crop)
+        wants = info.preprocessing
+        if picture.key.startswith("scene:"):
+            # A scene has no pixels of its own: it is drawn at the size that the network sees, whole and sharp.
+            side = selection.size or wants.crop_px
+            picture, wants = pictures.open_scene(picture.key, side), replace(wants, resize_px=wants.crop_px)
+            drawn = scenes.open_scene(picture.key.partition(":")[2], side)
+            truth = tuple(torch.tensor(a, dtype=torch.int64)[None] for a in (drawn.classes, drawn.instances))
+        seen = pictures.fit(picture, wants, size=selection.size, fit=selection.fit, crop=selection.crop)
         tensor = seen.tensor.to(where)
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
-    method = models.method(selection.method, channels, strides, seed=selection.seed, device=where, **selection.knobs)
-    return Prepared(selection, picture, seen, tensor, opened, method, where, notices, clock.read()["picture"])
+    card = shipped(selection)
+    if card is not None and not pack.covers(card, selection.knobs):
+        card = None
+    method = models.method(
+        selection.method, channels, strides, seed=selection.seed, device=where, card=card, **selection.knobs
+    )
+    heads = models.heads(card, info.levels, device=where) if card is not None else {}
+    open_ms = clock.read()["picture"]
+    return Prepared(selection, picture, seen, tensor, opened, method, where, heads, truth, notices, open_ms)
 
 
 def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: str | None = None) -> StudyResult:
@@ -203,7 +265,7 @@ def _forward(p: Prepared) -> StudyResult:
     with clock.part("fusion"):
         levels = [pyramid[name] for name in level_names(p.selection, pyramid)]
         result = p.method(*levels, context=Context(picture=p.tensor))
-    guesses = _guesses(p, logits) if pyramid.provenance.kind == "pretrained" else ()
+    guesses = _guesses(p, logits) if pyramid.provenance.kind in ("pretrained", "bundled") else ()
     return StudyResult(
         p.selection,
         p.picture,
@@ -215,14 +277,34 @@ def _forward(p: Prepared) -> StudyResult:
         str(p.device),
         device.peak_bytes(p.device),
         p.notices,
+        _prediction(p, pyramid, result) if p.heads else None,
     )
 
 
+def _prediction(p: Prepared, pyramid: FeaturePyramid, result: FusionResult) -> Prediction:
+    size = tuple(p.tensor.shape[-2:])
+    pair = (pyramid[p.selection.low], pyramid[p.selection.high])
+    scores = {name: p.heads[name](pair, size) for name in ("low_only", "high_only")}
+    scores["fused"] = p.heads["fused"].read(result.fused.tensor, size)
+    maps = {name: s.argmax(1).to(torch.uint8).cpu() for name, s in scores.items()}  # [1 h w]
+    classes, miou = shipped(p.selection).classes, {}
+    if p.truth is not None:
+        for name, said in maps.items():
+            score = Score(len(classes))
+            score.add(said, *p.truth)
+            miou[name] = score.read()["miou"]
+    truth = p.truth[0][0].to(torch.uint8) if p.truth is not None else None
+    return Prediction(classes, {name: m[0] for name, m in maps.items()}, truth, miou)
+
+
 def _guesses(p: Prepared, logits: Tensor) -> tuple[Guess, ...]:
-    names = weights.categories(p.selection.backbone)
+    card = pack.backbone_card(p.selection.backbone) if p.selection.weights == "auto" else None
+    names = card.classes if card else weights.categories(p.selection.backbone)
     if len(names) != logits.shape[1]:  # somebody's own file, with classes of its own
         names = tuple(f"#{i}" for i in range(logits.shape[1]))
-    best = logits[0].float().softmax(0).topk(min(5, logits.shape[1]))
+    scores = logits[0].float()
+    scores = scores.sigmoid() if p.backbone.info.multilabel else scores.softmax(0)
+    best = scores.topk(min(5, len(scores)))
     return tuple(Guess(names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
 
 
@@ -301,6 +383,7 @@ def report(study: StudyResult) -> dict:
         ],
         "provenance": study.provenance.kind,
         "classes": [{"label": g.label, "probability": g.probability} for g in study.guesses],
+        "prediction": _said(study.prediction),
         "timings_ms": dict(study.timings),
         "costs": study.costs(),
         "device": study.device,
@@ -308,6 +391,10 @@ def report(study: StudyResult) -> dict:
         "peak_bytes": study.peak_bytes,
         "notices": [str(n) for n in study.notices],
     }
+
+
+def _said(prediction: Prediction | None) -> dict | None:
+    return None if prediction is None else {"classes": list(prediction.classes), "miou": dict(prediction.miou)}
 
 
 def _plain(provenance: Provenance) -> dict[str, str]:

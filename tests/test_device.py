@@ -1,5 +1,6 @@
 """Choosing a device, queueing on it, timing on it."""
 
+import os
 import threading
 
 import pytest
@@ -20,6 +21,18 @@ def test_a_missing_device_is_answered_with_those_there_are() -> None:
         device.choose("cuda:77")
     with pytest.raises(DeviceError):
         device.choose("abacus")
+
+
+def test_cuda_means_the_first_of_its_kind(monkeypatch) -> None:
+    monkeypatch.setattr(device, "available", lambda: ("cuda:0", "cuda:1", "cpu"))
+    assert device.choose("cuda") == torch.device("cuda:0")
+    assert device.choose("cuda:1") == torch.device("cuda:1")
+    assert device.choose() == torch.device("cuda:0")
+
+
+def test_one_core_stays_free_for_the_page() -> None:
+    team = device.submit(torch.device("cpu"), torch.get_num_threads)
+    assert team == max(1, os.cpu_count() - 1)
 
 
 def test_work_runs_on_one_thread_in_the_order_it_came() -> None:
@@ -70,6 +83,7 @@ def test_the_clock_names_its_parts() -> None:
     read = clock.read()
     assert set(read) == {"a", "b"}
     assert read["b"] > read["a"] >= 0
+    assert read["b"] > 10  # milliseconds: it slept through 20 of them
 
 
 def test_there_is_no_peak_off_a_gpu() -> None:

@@ -1,6 +1,7 @@
 """One shared copy of each model, at most a few, opened once however many ask at once."""
 
 import gc
+import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,25 @@ def test_many_threads_opening_and_evicting_leave_nothing_behind() -> None:
         gc.unfreeze()
 
 
+def test_one_collection_at_a_time(monkeypatch) -> None:
+    done = []
+
+    def step(name: str) -> None:
+        done.append(name)
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(models.gc, "unfreeze", lambda: step("thaw"))
+    monkeypatch.setattr(models.gc, "collect", lambda: step("collect"))
+    monkeypatch.setattr(models.gc, "freeze", lambda: step("freeze"))
+    store = models.Store(most=1, freeze=True)
+    store.get((0,), nn.Identity)
+    done.clear()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: store.get((n,), nn.Identity), range(1, 5)))
+    # A freeze between another's thaw and its collection would keep what that one has to free.
+    assert done == ["thaw", "collect", "freeze"] * 4
+
+
 def test_a_failed_opening_can_be_tried_again() -> None:
     store = models.Store()
     with pytest.raises(ZeroDivisionError):
@@ -125,6 +145,19 @@ def test_a_users_own_file_is_opened_and_named(tmp_path) -> None:
     assert torch.equal(dict(opened.module.named_parameters())[key], state[key])
     with pytest.raises(WeightsError):
         models.backbone("squeezenet1_0", f"file:{tmp_path / 'absent.pth'}")
+
+
+def test_a_file_that_was_written_again_is_opened_again(tmp_path) -> None:
+    from torchvision.models import squeezenet1_1
+
+    file, key = tmp_path / "mine.pth", "features.0.weight"
+    for value in (1.0, 2.0):
+        state = squeezenet1_1().state_dict()
+        state[key].fill_(value)
+        torch.save(state, file)
+        os.utime(file, (value, value))
+        opened, _ = models.backbone("squeezenet1_1", f"file:{file}")
+        assert (dict(opened.module.named_parameters())[key] == value).all()
 
 
 def test_a_damaged_download_is_reported_and_the_network_runs_on(monkeypatch, tmp_path) -> None:

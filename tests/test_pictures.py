@@ -21,6 +21,7 @@ from torchvision import models
 from fusionviz import pictures, texts
 from fusionviz.errors import PictureError
 from fusionviz.pictures import MAX_BYTES, MAX_SIDE_PX, Picture, decoding, fit, open_picture
+from fusionviz.pictures.catalogue import SCENES
 from fusionviz.pictures.record import NOTES
 from fusionviz.records import Preprocessing
 
@@ -680,7 +681,7 @@ def test_every_sample_opens_with_credit_and_texts() -> None:
         for language in texts.LANGUAGES:
             assert pictures.title(sample.key, language) == texts.text(sample.title, language)
             assert len(texts.text(sample.look_for, language)) > 40
-    assert len({open_picture(k).digest for k in pictures.keys()}) == len(samples)
+    assert len({open_picture(k).digest for k in pictures.keys()}) == len(samples) + len(SCENES)
 
 
 def test_samples_are_the_pictures_of_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -742,7 +743,7 @@ def own(tmp_path: os.PathLike, monkeypatch: pytest.MonkeyPatch) -> os.PathLike:
 
 def test_the_folder_of_ones_own(own: os.PathLike) -> None:
     assert pictures.folder() == ("folder:A.jpg", "folder:b.PNG", "folder:Week 2/轮.png")
-    assert pictures.keys() == (*(s.key for s in pictures.samples()), *pictures.folder())
+    assert pictures.keys() == (*SCENES, *(s.key for s in pictures.samples()), *pictures.folder())
     picture = open_picture("folder:Week 2/轮.png")
     assert (picture.key, picture.title) == ("folder:Week 2/轮.png", "轮.png")
     assert np.array_equal(picture.pixels, COLOUR)
@@ -764,7 +765,7 @@ def test_a_folder_that_is_not_there(own: os.PathLike, monkeypatch: pytest.Monkey
     for language in texts.LANGUAGES:
         assert pictures.FOLDER_VARIABLE in caught.value.text(language)
     refused("folder_missing", "folder:A.jpg")
-    assert pictures.keys() == tuple(s.key for s in pictures.samples())  # a lost folder takes no sample away
+    assert pictures.keys() == (*SCENES, *(s.key for s in pictures.samples()))  # a lost folder takes no sample away
     monkeypatch.delenv(pictures.FOLDER_VARIABLE)
     assert pictures.folder() == ()
     assert pictures.FOLDER_VARIABLE in str(refused("folder_unset", "folder:A.jpg"))

@@ -13,6 +13,15 @@ def test_strongest_is_by_energy_and_ties_go_by_number() -> None:
     assert reduce.strongest(maps, 99) == (1, 3, 2, 0)
 
 
+def test_energy_is_the_mean_square() -> None:
+    peak, plateau = (
+        torch.tensor([4.0, 0, 0, 0]),
+        torch.full((4,), 1.5),
+    )  # mean 1 against 1.5, mean square 4 against 2.25
+    assert reduce.strongest(torch.stack((plateau, peak)).view(1, 2, 2, 2), 2) == (1, 0)
+    assert reduce.strongest(torch.ones(1, 64, 2, 2), 64) == tuple(range(64))
+
+
 def test_mean_max_norm_by_hand() -> None:
     maps = torch.tensor([[[[3.0]], [[-4.0]]]])  # two channels, one place
     assert reduce.reduced(maps, "mean").tolist() == [[-0.5]]

@@ -18,7 +18,7 @@ SPECS = {
 LEVELS = ("s2", "s4", "s8", "s16")
 KNOWN = state.Catalogue(
     tuple(SPECS),
-    ("resnet18", "vgg16"),
+    ("scene_resnet", "resnet18", "vgg16"),
     lambda key: key in ("sample:coffee", "sample:cat"),
     SPECS.__getitem__,
     lambda _: LEVELS,
@@ -48,7 +48,7 @@ selections = st.builds(
     lambda pair, **more: Selection(low=pair[0], high=pair[1], **more),
     pair=levels,
     picture=st.sampled_from(("sample:coffee", "sample:cat")),
-    backbone=st.sampled_from(("resnet18", "vgg16")),
+    backbone=st.sampled_from(("scene_resnet", "resnet18", "vgg16")),
     weights=st.sampled_from(("auto", "random")),
     method=st.just("aff"),
     params=st.sampled_from([(), (("r", 1),), (("gain", 0.5), ("r", 1))]),
@@ -96,6 +96,8 @@ def test_no_link_ever_raises(query: dict[str, str]) -> None:
         ("img=sample:nothing", ("sample:nothing",)),
         ("gamma=inf", ("gamma",)),
         ("metod=aff", ("metod", "m")),
+        ("m=", ("add, aff",)),
+        ("ch=" + ",".join(["1"] * 65), ("0 … 65535", "…")),
         ("lang=fr", ("fr", "en, zh")),
         ("lo=s16", ("s16",)),
         ("hi=s2", ("s2",)),
@@ -131,6 +133,11 @@ def test_every_key_that_is_written_is_known(selection: Selection) -> None:
 
 def test_the_pages_own_words_are_no_mistake() -> None:
     assert read("lang=zh&embed=true&embed_options=dark_theme&m=add#top")[1] == ()
+
+
+def test_a_long_mistake_is_named_in_short() -> None:
+    for query in ("net=" + "x" * 5000, "img=" + "x" * 5000, "grid=" + "9" * 5000, "x" * 5000 + "=1"):
+        assert len(str(read(query)[1][0])) < 600
 
 
 def test_an_unknown_method_is_an_unknown_name() -> None:

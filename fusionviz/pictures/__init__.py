@@ -6,9 +6,9 @@
 Whatever cannot be a picture is answered with a PictureError, a sentence that says what is accepted.
 """
 
-from fusionviz.pictures.catalogue import FOLDER_VARIABLE, Sample, folder, keys, samples, title
+from fusionviz.pictures.catalogue import FOLDER_VARIABLE, Sample, folder, keys, known, samples, title
 from fusionviz.pictures.fitting import Fitted, fit, thumbnail
-from fusionviz.pictures.opening import open_picture
+from fusionviz.pictures.opening import open_picture, open_scene
 from fusionviz.pictures.record import MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX, Picture
 
 __all__ = (
@@ -23,7 +23,9 @@ __all__ = (
     "fit",
     "folder",
     "keys",
+    "known",
     "open_picture",
+    "open_scene",
     "samples",
     "thumbnail",
     "title",

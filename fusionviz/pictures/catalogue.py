@@ -64,8 +64,18 @@ def samples() -> tuple[Sample, ...]:
     )
 
 
+SCENES = ("scene:21", "scene:7", "scene:16", "scene:36", "scene:1")
+"""Scenes that stand in the gallery; every other number is a scene too."""
+
+
+def known(key: str) -> bool:
+    """Say whether a link may name this picture: one of `keys()`, or any scene."""
+    kind, _, seed = key.partition(":")
+    return key in keys() or (kind == "scene" and seed.isascii() and seed.isdigit() and len(seed) < 10)
+
+
 def keys() -> tuple[str, ...]:
-    """Return the keys of all pictures at hand: the samples, then the folder's.
+    """Return the keys of all pictures at hand: some scenes, the samples, then the folder's.
 
     A folder that is not there (any more) takes nothing away from the samples; `folder` says what is wrong with it.
     """
@@ -73,7 +83,7 @@ def keys() -> tuple[str, ...]:
         own = folder()
     except PictureError:
         own = ()
-    return (*(s.key for s in samples()), *own)
+    return (*SCENES, *(s.key for s in samples()), *own)
 
 
 def folder() -> tuple[str, ...]:
@@ -105,6 +115,8 @@ def title(key: str, language: str = "en") -> str:
     kind, _, name = key.partition(":")
     if kind == "sample":
         return texts.text(sample(name).title, language)
+    if kind == "scene":
+        return texts.text("pictures.scene", language, seed=clean(name))
     return clean(PurePosixPath(name.replace("\\", "/")).name) if kind in ("folder", "file") else clean(name)
 
 

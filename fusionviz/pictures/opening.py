@@ -9,8 +9,9 @@ from PIL import Image
 from fusionviz import texts
 from fusionviz.errors import PictureError
 from fusionviz.pictures import catalogue, decoding
-from fusionviz.pictures.record import Picture, clean, digest_of
+from fusionviz.pictures.record import Picture, clean, digest_of, read_only
 
+SCENE_PX = 256
 Source = Picture | str | PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 
@@ -18,8 +19,8 @@ def open_picture(source: Source, *, name: str | None = None) -> Picture:
     """Open a picture, turn it upright, and bound its size.
 
     Args:
-        source: "sample:NAME" | "folder:NAME" | "file:PATH" | a path | a file's bytes | a PIL image | an array
-            [h w], [h w 3] or [h w 4] | a Picture, which comes back as it is.
+        source: "sample:NAME" | "scene:SEED" | "folder:NAME" | "file:PATH" | a path | a file's bytes | a PIL image |
+            an array [h w], [h w 3] or [h w 4] | a Picture, which comes back as it is.
         name: the title of bytes, images and arrays; errors call them so.
 
     Returns:
@@ -54,9 +55,25 @@ def _open_text(source: str) -> Picture:
         path = catalogue.folder_file(rest)
         pixels, notes = decoding.from_bytes(catalogue.read_file(path), clean(rest))
         return Picture(source, catalogue.title(source), pixels, digest_of(pixels), "", notes)
+    if kind == "scene":
+        return open_scene(source)
     if kind == "upload":
         raise PictureError("picture.upload_gone")
     return _open_file(rest if kind == "file" else source)
+
+
+def open_scene(key: str, side: int = SCENE_PX) -> Picture:
+    """Open "scene:SEED" as a picture drawn at `side` pixels: a scene is drawn at any size, never resampled.
+
+    Raises:
+        ParameterError: if the key names no scene, or the side is out of bounds; it says which are allowed.
+    """
+    from fusionviz import scenes  # only who asks for a scene waits for the room that draws them
+
+    drawn = scenes.open_scene(key.partition(":")[2], side)
+    key = f"scene:{drawn.seed}"
+    pixels = read_only(drawn.picture)
+    return Picture(key, catalogue.title(key), pixels, digest_of(pixels), texts.text("pictures.scene_credit"), ())
 
 
 def _open_file(path: str | bytes) -> Picture:

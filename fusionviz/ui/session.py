@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from fusionviz import api, backbones, fusion, state
+from fusionviz import api, backbones, fusion, state, study
 from fusionviz.errors import FusionvizError
 from fusionviz.pictures import Picture
 from fusionviz.selection import Selection
@@ -92,7 +92,7 @@ def set_knob(key: str, value: object) -> None:
     """Turn one knob of the method; the paper's value needs no place in the link."""
     chosen = selection()
     knobs = {**chosen.knobs, key: value}
-    if value == fusion.spec(chosen.method).param(key).default:
+    if value == study.defaults(chosen)[key]:
         knobs.pop(key)
     change(params=tuple(knobs.items()))
 

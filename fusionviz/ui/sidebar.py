@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import streamlit as st
 
-from fusionviz import backbones, device, fusion, pictures
+from fusionviz import backbones, device, fusion, pictures, study
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
 from fusionviz.selection import FITS, GRIDS, SHOWS, Selection
@@ -231,7 +231,10 @@ def _method() -> None:
         **session.mirror("method", chosen.method, lambda key: session.change(method=key)),
     )
     spec = fusion.spec(chosen.method)
-    values = spec.parse(chosen.knobs)
+    try:
+        values = study.resolve(chosen).knobs
+    except FusionvizError:  # the page says what is wrong with the levels; the knobs stay at hand
+        values = spec.parse(chosen.knobs)
     own = [p for p in spec.params if p.key not in ALIGNMENT]
     for param in own:
         _knob(param, values[param.key])

@@ -23,8 +23,13 @@ def show(found: StudyResult) -> None:
 
 
 def _classes(found: StudyResult) -> None:
+    ours = found.pyramid.provenance.kind == "bundled"
+
+    def name(label: str) -> str:
+        return say(f"scenes.classes.{label}") if ours else label
+
     cells = "".join(
-        f'<div class="guess" title="{html.escape(g.label)}"><span>{html.escape(g.label)}</span>'
+        f'<div class="guess" title="{html.escape(name(g.label))}"><span>{html.escape(name(g.label))}</span>'
         f'<b>{100 * g.probability:.1f} %</b><i style="--p:{g.probability:.4f}"></i></div>'
         for g in found.guesses
     )

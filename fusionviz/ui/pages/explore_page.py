@@ -4,7 +4,7 @@ import streamlit as st
 
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
-from fusionviz.ui.components import board_view, export, flow, heading, knows, status
+from fusionviz.ui.components import board_view, export, flow, heading, knows, predictions, status
 from fusionviz.ui.words import say
 
 selection = session.selection()
@@ -33,6 +33,9 @@ with said:
 
 export.show(found)
 board_view.show(found, selection.view)
-knows.show(found)
+if found.prediction is not None:
+    predictions.show(found)
+else:
+    knows.show(found)
 flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
 status.show(found)
