@@ -51,7 +51,7 @@ class Budget:
     head_scenes: int = 4096
     head_steps: int = 800
     test_scenes: int = 1024
-    leaderboard_steps: int = 800
+    leaderboard_steps: int = 400
     leaderboard_seeds: int = 3
 
 
@@ -133,9 +133,14 @@ def rebuild_heads(
     setting: str = "board",
     which: Sequence[str] = (),
     seeds: int = 1,
+    after_seed: Callable[[dict[str, list[dict[str, float]]]], None] | None = None,
     say: Say,
 ) -> dict[str, list[dict[str, float]]]:
     """Fit every method's head on a shipped network, measure it, and write the first seed's.
+
+    Args:
+        which: methods; () for all.
+        after_seed: called with the figures so far each time a seed has been through all methods.
 
     Returns:
         The figures of every seed, by method.
@@ -146,10 +151,10 @@ def rebuild_heads(
     prediction, infos = PREDICTION[setting], {level.name: level for level in backbone.info.levels}
     shipped: dict[str, tuple[Head, dict[str, object]]] = {}
     found: dict[str, list[dict[str, float]]] = {}
-    for method in which or methods():
-        levels = [infos[name] for name in level_names(method, list(infos), low, high)]
-        names = [level.name for level in levels]
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for method in which or methods():
+            levels = [infos[name] for name in level_names(method, list(infos), low, high)]
+            names = [level.name for level in levels]
             began = time.perf_counter()
             head = fit_head(method, levels, train, prediction=prediction, steps=steps, seed=seed)
             figures = score(head, test.of(names), test.samples.classes, test.samples.instances)
@@ -159,15 +164,34 @@ def rebuild_heads(
                 shipped[method] = (head, entry)
             values = {"seconds": round(time.perf_counter() - began), "figures": _figures(figures)}
             say("head", {"name": key, "method": method, "setting": setting, **values})
-    how = made(steps, budget.head_scenes, 0)
-    write_heads(folder, key, setting, shipped, prediction=prediction, width=WIDTH, how=how)
+        if seed == 0:
+            how = made(steps, budget.head_scenes, 0)
+            write_heads(folder, key, setting, shipped, prediction=prediction, width=WIDTH, how=how)
+        if after_seed is not None:
+            after_seed(found)
     return found
 
 
 # --- leaderboard ---------------------------------------------------------------------------------
 def rebuild_leaderboard(folder: Path, key: str, budget: Budget, *, say: Say) -> None:
-    """Fit every method several times, and write means and standard deviations; the first seed's heads ship."""
-    found = rebuild_heads(folder, key, budget, setting="leaderboard", seeds=budget.leaderboard_seeds, say=say)
+    """Fit every method several times, and write means and standard deviations; the first seed's heads ship.
+
+    The table is written after every seed and says how many there were, so a run that is ended early has told something.
+    """
+
+    def write(found: dict[str, list[dict[str, float]]]) -> None:
+        write_json(folder / "leaderboard.json", leaderboard(key, budget, found))
+
+    seeds = budget.leaderboard_seeds
+    rebuild_heads(folder, key, budget, setting="leaderboard", seeds=seeds, after_seed=write, say=say)
+
+
+def leaderboard(key: str, budget: Budget, found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, object]:
+    """Return the leaderboard as plain values.
+
+    Args:
+        found: the figures of every seed, by method.
+    """
     low, high = LEVELS["leaderboard"]
     infos = {level.name: level for level in backbones.info(key).levels}
     rows = []
@@ -185,7 +209,7 @@ def rebuild_leaderboard(folder: Path, key: str, budget: Budget, *, say: Say) -> 
                 "macs": macs(head, levels),
             }
         )
-    table = {
+    return {
         "backbone": key,
         "low": low,
         "high": high,
@@ -196,7 +220,6 @@ def rebuild_leaderboard(folder: Path, key: str, budget: Budget, *, say: Say) -> 
         "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
         "rows": rows,
     }
-    write_json(folder / "leaderboard.json", table)
 
 
 def macs(head: Head, levels: Sequence[LevelInfo], size_px: int = 128) -> int:
@@ -218,8 +241,9 @@ def _mean(values: Sequence[float]) -> float:
     return round(statistics.fmean(values), 2)
 
 
-def _spread(values: Sequence[float]) -> float:
-    return round(statistics.stdev(values), 2) if len(values) > 1 else 0.0
+def _spread(values: Sequence[float]) -> float | None:
+    """One value has no spread, which is not a spread of zero."""
+    return round(statistics.stdev(values), 2) if len(values) > 1 else None
 
 
 def _figures(figures: Mapping[str, float]) -> str:

@@ -255,3 +255,5 @@ def test_the_leaderboard_has_means_spreads_and_costs(folder: Path, monkeypatch: 
     assert fpn["macs"] > low["macs"] > 0
     assert fpn["parameters"] > low["parameters"]
     assert said.count("head") == 4
+    once = rebuild.leaderboard("scene_resnet", rebuild.QUICK, {"low_only": [low["mean"]]})
+    assert once["rows"][0]["sd"]["miou"] is None  # one value has no spread

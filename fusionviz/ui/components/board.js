@@ -1411,6 +1411,9 @@ class BoardView {
   /** Where a panel's number of the active channel stands: in what it shows, or in the aligned maps it does not show. */
   source(panel) {
     const { view } = panel, reduced = view.maps.length === 1 && view.maps[0].channel === null;
+    // Beside numbers of one channel stands that channel's own weight, not the mean of all.
+    const each = panel.data.role === "weight" && reduced ? panel.data.views.find((v) => v.key === "channels") : null;
+    if (each) return each;
     if (reduced || this.linked(panel)) return view;
     return panel.data.views.find((v) => v.key === "aligned") ?? null;
   }
