@@ -92,6 +92,7 @@ def explore(
         levels[n] if isinstance(n, Integral) and -len(levels) <= n < len(levels) else None if n is None else str(n)
         for n in (low, high)
     )
+    spec = fusion.spec(method)
     selection = Selection(
         picture=opened.key,
         backbone=backbone,
@@ -99,7 +100,7 @@ def explore(
         low=low,
         high=high,
         method=method,
-        params=tuple(fusion.spec(method).parse(params).items()),
+        params=tuple((key, spec.param(key).parse(value, method)) for key, value in params.items()),
         phrase=phrase,
         size=size,
         fit=fit,

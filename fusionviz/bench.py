@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from fusionviz import device, study
+from fusionviz import device, pictures, study
 from fusionviz.errors import ParameterError
 from fusionviz.selection import Selection
 from fusionviz.trace import NullTrace
@@ -34,7 +34,8 @@ def run(backbone: str = "resnet50", method: str = "aff", *, rounds: int = 15, on
     """
     if rounds < 1:
         raise ParameterError("selection.value", name="rounds", received=rounds, allowed="1, 2, 3, …")
-    selection = Selection(backbone=backbone, method=method, weights="random")
+    selection = Selection(picture="sample:coffee", backbone=backbone, method=method, weights="random")
+    file = pictures.catalogue.sample_bytes(pictures.catalogue.sample("coffee"))  # a sample itself stays opened
     prepared = study.prepare(selection, on=on)
     levels = prepared.backbone.info.levels
     chosen = study.level_names(prepared.selection, levels)
@@ -53,7 +54,7 @@ def run(backbone: str = "resnet50", method: str = "aff", *, rounds: int = 15, on
         # On the worker's own thread, as `study.run` is: one team of threads for both.
         "bare": lambda: device.submit(prepared.device, bare),
         "study": lambda: study.run(prepared),
-        "prepare": lambda: study.prepare(selection, on=on),
+        "prepare": lambda: study.prepare(selection, pictures.open_picture(file), on=on),
     }
     samples: dict[str, list[float]] = {name: [] for name in tasks}
 

@@ -230,7 +230,7 @@ def _methods() -> list[dict]:
 
 
 def _backbones() -> list[dict]:
-    from fusionviz import backbones, weights
+    from fusionviz import backbones, pack, weights
 
     rows = []
     for key in backbones.names():
@@ -258,7 +258,7 @@ def _backbones() -> list[dict]:
                 "input_px": info.preprocessing.crop_px,
                 "fixed_size": info.preprocessing.fixed,
                 "weights": info.weights,
-                "cached": weights.cached(key) is not None,
+                "cached": pack.backbone_card(key) is not None or weights.cached(key) is not None,
                 "parameters": info.parameters,
                 "reason": reason,
             }
@@ -282,11 +282,14 @@ def _images() -> list[dict]:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from fusionviz import backbones, weights
+    from fusionviz import backbones, pack, weights
 
     for name in options.names:
         backbones.info(name)  # an unknown name is answered before anything is downloaded
     for name in options.names:
+        if pack.backbone_card(name) is not None:
+            print(texts.text("cli.fetch_bundled", name=name))
+            continue
         known = weights.published(name)
         if (path := weights.cached(name)) is not None:
             try:

@@ -218,9 +218,8 @@ class _Reader:
                 continue
             try:
                 name = key.removeprefix(KNOB)
-                parsed = spec.param(name).parse(value, method)
-                if parsed != spec.param(name).default:
-                    found.append((name, parsed))
+                # Also the paper's value: where a trained head ships, nobody's knob may stand at another one.
+                found.append((name, spec.param(name).parse(value, method)))
             except FusionvizError as bad:
                 self.notices.append(bad)
         return tuple(sorted(found))

@@ -26,7 +26,7 @@ def test_explore_gives_what_the_readme_says() -> None:
     assert found.pyramid["s4"].tensor.shape[1] == 64
     assert found.result.outputs["fused"].tensor.ndim == 4
     assert found.result.attention["low"].tensor.shape == found.result.outputs["fused"].tensor.shape
-    assert found.prediction is None
+    assert found.prediction is None  # no trained head covers this network
     assert set(found.timings) == {"picture", "backbone", "fusion"}
     assert "Attentional Feature Fusion" in [t.get_text() for t in found.figure().texts]
     query = state.parse_text(found.link())
@@ -101,3 +101,23 @@ def test_importing_the_package_is_light() -> None:
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("method", fv.methods())
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_link_gives_back_the_very_study(method: str, turned: bool) -> None:
+    from fusionviz import api, fusion, study
+
+    # Turned to the paper's values, which need not be those of the head that ships.
+    knobs = fusion.spec(method).parse({}) if turned else {}
+    found = fv.explore(method=method, size=64, **knobs)
+    again, notices = state.read(state.parse_text(found.link()), api.catalogue())
+    assert notices == ()
+    assert study.resolve(again) == found.selection
+
+
+def test_what_nobody_turned_is_as_trained() -> None:
+    found = fv.explore(method="fpn")
+    assert found.result.provenance.kind == "bundled"
+    assert found.prediction is not None
+    assert fv.explore(method="fpn", width=256).result.provenance.kind == "random"

@@ -10,7 +10,7 @@ from fusionviz.errors import ParameterError
 def test_both_sides_do_the_same_work(monkeypatch) -> None:
     ran = []
     prepare, work = study.prepare, study.run
-    monkeypatch.setattr(study, "prepare", lambda s, on: prepare(s.with_(size=64), on=on))
+    monkeypatch.setattr(study, "prepare", lambda s, *p, on: prepare(s.with_(size=64), *p, on=on))
     monkeypatch.setattr(study, "run", lambda p: ran.append("study") or work(p))
     queue = device.submit
 

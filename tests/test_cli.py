@@ -101,6 +101,15 @@ def test_every_classification_network_is_listed_with_its_levels(capsys) -> None:
         assert len(row["strides"]) == len(row["channels"]) == len(row["levels"])
 
 
+def test_what_ships_need_not_be_fetched(capsys) -> None:
+    code, out, err = run(capsys, "fetch", "scene_resnet")
+    assert (code, err) == (0, "")
+    assert "scene_resnet" in out
+    rows = {row["key"]: row for row in json.loads(run(capsys, "list", "backbones", "--json")[1])}
+    assert rows["scene_resnet"]["cached"]
+    assert not rows["resnet18"]["cached"]
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_render_writes_a_slide(capsys, tmp_path: Path, kind: str) -> None:
     target = tmp_path / f"slide.{kind}"

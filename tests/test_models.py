@@ -167,3 +167,10 @@ def test_a_damaged_download_is_reported_and_the_network_runs_on(monkeypatch, tmp
     opened, notices = models.backbone("squeezenet1_0")
     assert opened.provenance.kind == "random"
     assert isinstance(notices[0], WeightsError)
+
+
+def test_another_seed_is_another_network() -> None:
+    a, _ = models.backbone("squeezenet1_0", "random", seed=1)
+    b, _ = models.backbone("squeezenet1_0", "random", seed=2)
+    key = "features.0.weight"
+    assert not torch.equal(dict(a.module.named_parameters())[key], dict(b.module.named_parameters())[key])

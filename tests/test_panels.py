@@ -180,8 +180,9 @@ def test_a_map_seen_through_random_projections_says_so(found: dict) -> None:
     assert own.shown.note == ""
     seen = next(v for v in own.views if v.key == "aligned")
     assert "random" in seen.note
-    met = panels.build(trained, View(aligned=True), "en")["low"]
-    assert (met.shown.key, met.badge.kind, met.shown.note) == ("aligned", "random", "")
+    for role in ("low", "high"):  # of the high level, the last step is a resize, which learns nothing by itself
+        met = panels.build(trained, View(aligned=True), "en")[role]
+        assert (met.shown.key, met.badge.kind, met.shown.note) == ("aligned", "random", "")
 
 
 def test_a_resize_alone_learns_nothing(found: dict) -> None:
@@ -225,3 +226,31 @@ def test_a_flat_mean_gives_way_to_the_channels(found: dict) -> None:
     weight = panels.build(found["aff"], View(), "en")["weight"]
     mean = next(v for v in weight.views if v.key == "place").maps[0].values
     assert (weight.shown.key == "channels") == (np.ptp(mean) < 0.05)
+
+
+def test_every_view_of_a_panel_has_its_own_key_and_name(found: dict) -> None:
+    for method, result in found.items():
+        for panel in panels.build(result, View(show="mean"), "en").panels:
+            assert len({v.key for v in panel.views}) == len(panel.views), method
+            assert len({v.label for v in panel.views}) == len(panel.views), method
+
+
+def test_a_weight_per_place_lies_over_the_picture(found: dict) -> None:
+    for method, key in (("cbam", "place-place"), ("add", "place")):
+        view = next(v for v in panels.build(found[method], View(), "en")["weight"].views if v.key == key)
+        assert view.over_picture
+        assert view.maps[0].values.shape == (24, 24)
+
+
+@pytest.mark.parametrize("on", ["low", "high", "sum"])
+def test_bars_stand_beside_the_channels_that_the_gate_weighs(on: str) -> None:
+    result = study.run(BASE.with_(method="se", params=(("on", on),)))
+    x, y = (m.tensor for m in result.result.aligned)
+    weighed = {"low": x, "high": y, "sum": x + y}[on]
+    bars = panels.build(result, View(), "en")["weight"].shown
+    for m in bars.maps:
+        assert np.array_equal(m.values, weighed[0, m.channel].numpy())
+
+
+def test_a_stride_that_differs_by_axis_is_written_twice() -> None:
+    assert (panels._stride((4.0, 4.0)), panels._stride((4.0, 8.0))) == ("4", "4 × 8")

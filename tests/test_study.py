@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fusionviz import backbones, fusion, models, study
 from fusionviz.errors import FusionvizError, LevelError, ParameterError, UnknownNameError
+from fusionviz.records import AttentionMap
 from fusionviz.selection import Selection
 from fusionviz.trace import NullTrace
 
@@ -187,3 +188,30 @@ def test_many_sessions_at_once_get_what_one_alone_gets() -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda c: study.run(c).result.fused.tensor, chosen * 3))
     assert all(torch.equal(a, b) for a, b in zip(alone * 3, together, strict=True))
+
+
+def test_the_classes_are_the_five_likeliest(tmp_path) -> None:
+    from torchvision.models import squeezenet1_0
+
+    torch.manual_seed(4)
+    torch.save(squeezenet1_0().state_dict(), tmp_path / "mine.pth")
+    prepared = study.prepare(Selection("sample:coffee", "squeezenet1_0", f"file:{tmp_path / 'mine.pth'}", size=64))
+    guesses = study.run(prepared).guesses
+    with torch.inference_mode():
+        likely = prepared.backbone(prepared.tensor)[1][0].softmax(0)
+    assert [g.probability for g in guesses] == likely.sort(descending=True).values[:5].tolist()
+    assert len({g.label for g in guesses}) == 5
+
+
+def test_a_profile_is_the_fastest_run_after_the_first(monkeypatch) -> None:
+    runs = iter([{"a": 9.0, "b": 5.0}, {"a": 7.0, "b": 6.0}])
+    monkeypatch.setattr(study.trace.TimedTrace, "milliseconds", lambda self: next(runs))
+    assert study.profile(study.prepare(SMALL), repeats=2) == {"a": 7.0, "b": 5.0}
+
+
+def test_statistics_by_hand() -> None:
+    tensor = torch.tensor([0.0, 0.5, 1.0, 0.5]).view(1, 1, 2, 2)
+    said = study.attention_statistics(AttentionMap("low", tensor, "b 1 h w", "gate"))
+    assert (said["minimum"], said["maximum"], said["mean"]) == (0, 1, 0.5)
+    assert said["std"] == pytest.approx(0.125**0.5)
+    assert said["shape"] == (1, 1, 2, 2)
