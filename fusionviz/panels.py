@@ -12,7 +12,7 @@ from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance
 from fusionviz.registry import METHODS
 from fusionviz.selection import View
-from fusionviz.study import StudyResult
+from fusionviz.study import StudyResult, defaults
 from fusionviz.texts import method_text, text
 
 
@@ -126,7 +126,10 @@ class _Builder:
     def by_hand(self, weight: AttentionMap) -> bool:
         """Say whether a weight depends on no map and no learned number: a knob alone has set it."""
         step = next((s for s in self.study.result.trace if s.tensor is weight.tensor), None)
-        return step is not None and not step.inputs and bool(METHODS[self.study.selection.method].by_hand)
+        by_hand = step is not None and not step.inputs and bool(METHODS[self.study.selection.method].by_hand)
+        chosen = self.study.selection
+        trained = self.study.result.provenance.kind == "bundled" and chosen.knobs == defaults(chosen)
+        return by_hand and not trained
 
     def title(self, weight: AttentionMap) -> str:
         return self.say(f"attention.{weight.role}", of=self.say(f"attention.of.{weight.of}"))

@@ -18,6 +18,7 @@ from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
+from fusionviz.registry import METHODS
 from fusionviz.selection import Selection, Value, pair
 from fusionviz.training.heads import Head
 from fusionviz.training.metrics import Score
@@ -165,7 +166,11 @@ def resolve(selection: Selection) -> Selection:
         raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
     selection = selection.with_(low=low, high=high)
     card = shipped(selection)
-    trained = {k: v for k, v in pack.trained_params(card).items() if k in _SHAPES} if card else {}
+    trained = {}
+    if card is not None:
+        state = {k.removeprefix("fusion."): v for k, v in pack.head_state(card).items()}
+        trained = {k: v for k, v in pack.trained_params(card).items() if k in _SHAPES}
+        trained |= METHODS[selection.method].trained_knobs(state)
     return selection.with_(params=tuple(spec.parse({**trained, **selection.knobs}).items()))
 
 

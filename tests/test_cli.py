@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fusionviz.cli import main
 
@@ -99,6 +100,63 @@ def test_every_classification_network_is_listed_with_its_levels(capsys) -> None:
     for row in rows.values():
         assert row["reason"] or len(row["levels"]) >= 2, row["key"]
         assert len(row["strides"]) == len(row["channels"]) == len(row["levels"])
+
+
+def test_the_slide_is_drawn_as_asked(capsys, tmp_path: Path, monkeypatch) -> None:
+    from fusionviz import api
+    from fusionviz.figures import slide
+
+    asked, draw = [], api.draw
+    monkeypatch.setattr(api, "draw", lambda found, **how: asked.append(how) or draw(found, **how))
+    monkeypatch.setattr(slide, "language_for", lambda wanted: (wanted, None))  # as if every font were here
+    out = ("--out", str(tmp_path / "slide.png"))
+    run(capsys, "render", *SMALL, "--method", "add", "--lang", "zh", "--dark", *out)
+    run(capsys, "render", *SMALL, "--method", "add", *out)
+    assert asked == [{"language": "zh", "dark": True}, {"language": "en", "dark": False}]
+
+
+def test_a_damaged_download_is_fetched_again(capsys, monkeypatch, tmp_path: Path) -> None:
+    from fusionviz import weights
+
+    damaged, fetched = tmp_path / "resnet18-f37072fd.pth", []
+    damaged.write_bytes(b"half of it")
+    monkeypatch.setattr(weights, "cached", lambda key: damaged)
+    monkeypatch.setattr(weights, "fetch", lambda key, progress: fetched.append(key) or damaged)
+    code, _, err = run(capsys, "fetch", "resnet18")
+    assert (code, fetched) == (0, ["resnet18"])
+    assert "f37072fd" in err
+    monkeypatch.setattr(weights, "verify", lambda path: None)
+    _, out, _ = run(capsys, "fetch", "resnet18")
+    assert fetched == ["resnet18"]  # whole: nothing to do
+    assert str(damaged) in out
+
+
+def test_an_unknown_name_stops_a_fetch_before_it_starts(capsys, monkeypatch) -> None:
+    from fusionviz import weights
+
+    monkeypatch.setattr(weights, "fetch", lambda key, progress: pytest.fail("nothing may be downloaded"))
+    code, out, err = run(capsys, "fetch", "resnet18", "resnet19")
+    assert (code, out) == (2, "")
+    assert "resnet19" in err
+
+
+def test_one_bad_picture_of_a_folder_hides_no_other(capsys, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (40, 30)).save(tmp_path / "whole.png")
+    monkeypatch.setenv("FUSIONVIZ_PICTURES", str(tmp_path))
+    code, out, _ = run(capsys, "list", "images", "--json")
+    rows = {row["key"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["folder:broken.png"]["size"] is None
+    assert "broken.png" in rows["folder:broken.png"]["about"]
+    assert rows["folder:whole.png"]["size"] == [40, 30]
+
+
+def test_doctor_misses_a_lost_folder_of_pictures(capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FUSIONVIZ_PICTURES", str(tmp_path / "lost"))
+    code, _, err = run(capsys, "doctor")
+    assert code == 1
+    assert "FUSIONVIZ_PICTURES" in err
 
 
 def test_what_ships_need_not_be_fetched(capsys) -> None:

@@ -215,3 +215,13 @@ def test_statistics_by_hand() -> None:
     assert (said["minimum"], said["maximum"], said["mean"]) == (0, 1, 0.5)
     assert said["std"] == pytest.approx(0.125**0.5)
     assert said["shape"] == (1, 1, 2, 2)
+
+
+def test_a_trained_knob_stands_where_it_was_trained() -> None:
+    mine = Selection(picture="scene:21", backbone="scene_resnet", method="wsum")
+    found = study.run(mine)
+    alpha = found.selection.knobs["alpha"]
+    assert alpha != 0.5  # training moved it
+    assert found.result.attention["low"].tensor[0, 0].item() == pytest.approx(alpha, abs=1e-6)
+    turned = study.run(mine.with_(params=(("alpha", 0.9),)))
+    assert turned.result.attention["low"].tensor[0, 0].item() == pytest.approx(0.9, abs=1e-6)

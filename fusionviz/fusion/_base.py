@@ -3,7 +3,7 @@
 A method's file then holds its equation and nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from fusionviz.axes import shape_text
 from fusionviz.errors import ParameterError, ShapeError
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance
 from fusionviz.registry import FusionSpec, Param
+from fusionviz.selection import Value
 from fusionviz.trace import NullTrace, Trace
 
 WIDTH = Param("width", 64, low=4, high=1024, step=4, refit=True)
@@ -195,6 +196,15 @@ class FusionModule(nn.Module):
     def fuse(self, *maps: Tensor, context: Context, trace: NullTrace) -> Fused:
         """Return the equation's result for aligned maps."""
         raise NotImplementedError(type(self).__name__)
+
+    @classmethod
+    def trained_knobs(cls, state: Mapping[str, Tensor]) -> dict[str, Value]:
+        """Return the knobs whose values were trained, so that a page shows them where they really stand.
+
+        Args:
+            state: the method's trained numbers by name.
+        """
+        return {}
 
     @property
     def provenance(self) -> Provenance:

@@ -8,6 +8,7 @@ projection before it can also take alpha over, so that a learned alpha need not 
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fusionviz.fusion._base import ALIGN, Context, Fused, FusionModule
 from fusionviz.records import AttentionMap
 from fusionviz.registry import FusionSpec, Param, register
+from fusionviz.selection import Value
 from fusionviz.trace import NullTrace
 
 SATURATED = 128.0
@@ -55,6 +57,11 @@ class WeightedSum(FusionModule):
 
     def setup(self, alpha: float) -> None:
         self.a = nn.Parameter(torch.tensor(logit(alpha)))
+
+    @classmethod
+    def trained_knobs(cls, state: Mapping[str, Tensor]) -> dict[str, Value]:
+        # To the slider's own step: what the page shows is then what is computed.
+        return {"alpha": round(20 * float(torch.sigmoid(state["a"]))) / 20}
 
     def fuse(self, x: Tensor, y: Tensor, *, context: Context, trace: NullTrace) -> Fused:
         weigh = lambda: self._weights(x.shape[0])  # noqa: E731 - it looks at no map, only at their number
