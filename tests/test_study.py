@@ -199,7 +199,8 @@ def test_the_classes_are_the_five_likeliest(tmp_path) -> None:
     guesses = study.run(prepared).guesses
     with torch.inference_mode():
         likely = prepared.backbone(prepared.tensor)[1][0].softmax(0)
-    assert [g.probability for g in guesses] == likely.sort(descending=True).values[:5].tolist()
+    # Another thread may have another number of OpenMP threads, and so another order of summation.
+    assert [g.probability for g in guesses] == pytest.approx(likely.sort(descending=True).values[:5].tolist(), rel=1e-5)
     assert len({g.label for g in guesses}) == 5
 
 
