@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class BackboneCard:
         file: its name in `folder()`.
         classes: keys of the kinds that its logits name, `scenes.classes.<key>` in the locale.
         metrics: in percent, on test scenes.
+        occluded: the same on scenes where things hide parts of each other; {} where it was not measured.
         made: how: seeds of the scenes, steps, commit, versions, licence.
     """
 
@@ -53,6 +54,7 @@ class BackboneCard:
     classes: tuple[str, ...]
     metrics: Mapping[str, float]
     made: Mapping[str, object]
+    occluded: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,20 @@ class Samples:
         return Samples(self.pictures[which], self.classes[which], self.instances[which])
 
 
-def draw(first: int, count: int, size: int = 128, *, progress: Callable[[int, int], None] | None = None) -> Samples:
+def draw(
+    first: int,
+    count: int,
+    size: int = 128,
+    *,
+    occlusion: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
     """Return the scenes of `count` seeds from `first` on.
 
     Args:
         first: TRAIN, VALIDATION or TEST, plus an offset.
         size: side of the pictures in pixels.
+        occlusion: whether things may hide parts of each other.
         progress: called with (scenes so far, scenes in all).
     """
     pictures = torch.empty(count, 3, size, size, dtype=torch.uint8)
@@ -53,7 +61,7 @@ def draw(first: int, count: int, size: int = 128, *, progress: Callable[[int, in
     instances = torch.empty(count, size, size, dtype=torch.uint8)
     for at in range(0, count, _CHUNK):
         part = slice(at, min(at + _CHUNK, count))
-        made = scenes.batch(range(first + part.start, first + part.stop), size)
+        made = scenes.batch(range(first + part.start, first + part.stop), size, occlusion=occlusion)
         pictures[part] = as_bytes(made.pictures)
         classes[part], instances[part] = made.classes.to(torch.uint8), made.instances.to(torch.uint8)
         if progress is not None:

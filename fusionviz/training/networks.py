@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fusionviz.backbones import bundled
 from fusionviz.seeds import seeded
 from fusionviz.training.data import Samples, augment, class_weights, normalise
-from fusionviz.training.loop import BATCH, Progress, advance, optimise, shuffled
+from fusionviz.training.loop import BATCH, Progress, advance, enlarged, optimise, shuffled
 from fusionviz.training.metrics import Score
 
 WARM_UP = 100
@@ -38,13 +38,17 @@ class Readout(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return class scores [b classes h w] and the logits of the kinds in the picture [b kinds]."""
+        total, kinds = self.read(x)
+        return F.interpolate(total, size=x.shape[-2:], mode="bilinear", align_corners=False), kinds
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class scores at the places of s4 [b classes h/4 w/4], and the logits of the kinds [b kinds]."""
         levels = self.network.levels(x)
         size = levels[1].shape[-2:]
         total = self.scores[0](levels[1])
         for scores, level in zip(self.scores[1:], levels[2:], strict=True):
             total = total + F.interpolate(scores(level), size=size, mode="bilinear", align_corners=False)
-        kinds = self.network.head(levels[-1].amax((2, 3)))
-        return F.interpolate(total, size=x.shape[-2:], mode="bilinear", align_corners=False), kinds
+        return total, self.network.head(levels[-1].amax((2, 3)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Checkpoint:
 
 
 def training(key: str, samples: Samples, *, steps: int = 4000, lr: float = 3e-3, seed: int = 0) -> Iterator[Checkpoint]:
-    """Train a network, one step each time the next value is asked for.
+    """Train a network, one step each time the next value is asked for; a quarter of the pixels each time, as `fitting`.
 
     Args:
         key: one of `bundled.names()`.
@@ -75,8 +79,10 @@ def training(key: str, samples: Samples, *, steps: int = 4000, lr: float = 3e-3,
         readout.train()
         chosen = next(order)
         pictures, truth = augment(samples.pictures[chosen].float() / 255, samples.classes[chosen], generator)
-        scores, kinds = readout(normalise(pictures, bundled.PREPROCESSING))
-        loss = F.cross_entropy(scores, truth.long(), weights)
+        scores, kinds = readout.read(normalise(pictures, bundled.PREPROCESSING))
+        y, x = torch.randint(0, 2, (2,), generator=generator).tolist()
+        here = enlarged(scores, truth.shape[-2:], y, x)
+        loss = F.cross_entropy(here, truth[:, y::2, x::2].long(), weights)
         loss = loss + PRESENCE * F.binary_cross_entropy_with_logits(kinds, presence(truth, bundled.KINDS))
         advance(loss, readout, optimiser, schedule)
         yield Checkpoint(Progress(step, steps, loss.item()), readout, time.perf_counter() - began)

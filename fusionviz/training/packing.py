@@ -100,13 +100,24 @@ def commit() -> str:
 
 
 def write_backbone(
-    folder: Path, key: str, state: Mapping[str, Tensor], metrics: Mapping[str, float], how: Mapping[str, object]
+    folder: Path,
+    key: str,
+    state: Mapping[str, Tensor],
+    metrics: Mapping[str, float],
+    how: Mapping[str, object],
+    *,
+    occluded: Mapping[str, float],
 ) -> None:
-    """Write a network's numbers and its card; the card last, so that it never describes a file that is not there."""
+    """Write a network's numbers and its card; the card last, so that it never describes a file that is not there.
+
+    Args:
+        metrics, occluded: its figures on scenes where nothing hides anything, and where things may.
+    """
     file = f"{key}.safetensors"
     digest = _write_tensors(folder / file, halved(state))
-    card = {"key": key, "file": file, "sha256": digest, "classes": list(scenes.KINDS), "metrics": dict(metrics)}
-    write_json(folder / f"{key}.json", {**card, "made": dict(how)})
+    card = {"key": key, "file": file, "sha256": digest, "classes": list(scenes.KINDS)}
+    figures = {"metrics": dict(metrics), "occluded": dict(occluded)}
+    write_json(folder / f"{key}.json", {**card, **figures, "made": dict(how)})
 
 
 def head_entry(

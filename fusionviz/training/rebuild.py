@@ -46,12 +46,12 @@ class Budget:
         leaderboard_seeds: how often each is fitted.
     """
 
-    scenes: int = 8000
-    network_steps: tuple[tuple[str, int], ...] = (("scene_resnet", 5000), ("scene_mobilenet", 3000))
-    head_scenes: int = 4096
+    scenes: int = 24_000
+    network_steps: tuple[tuple[str, int], ...] = (("scene_resnet", 12_000), ("scene_mobilenet", 12_000))
+    head_scenes: int = 6144
     head_steps: int = 800
-    test_scenes: int = 1024
-    leaderboard_steps: int = 400
+    test_scenes: int = 5000
+    leaderboard_steps: int = 1600
     leaderboard_seeds: int = 3
 
 
@@ -81,9 +81,13 @@ def rebuild_network(folder: Path, key: str, budget: Budget, *, seed: int = 0, sa
             say("scored", {"name": key, "figures": _figures(figures)})
 
     readout = networks.train(key, samples, steps=steps, seed=seed, callback=report)
-    figures = networks.score(readout, _draw(TEST, budget.test_scenes, say))
-    write_backbone(folder, key, readout.network.state_dict(), figures, made(steps, budget.scenes, seed))
+    figures, occluded = (
+        networks.score(readout, _draw(TEST, budget.test_scenes, say, occlusion=hide)) for hide in (False, True)
+    )
+    how = made(steps, budget.scenes, seed)
+    write_backbone(folder, key, readout.network.state_dict(), figures, how, occluded=occluded)
     say("scored", {"name": key, "figures": _figures(figures)})
+    say("occluded", {"name": key, "figures": _figures(occluded)})
 
 
 # --- heads ---------------------------------------------------------------------------------------
@@ -230,9 +234,9 @@ def macs(head: Head, levels: Sequence[LevelInfo], size_px: int = 128) -> int:
     return counter.get_total_flops() // 2
 
 
-def _draw(first: int, count: int, say: Say) -> Samples:
+def _draw(first: int, count: int, say: Say, *, occlusion: bool = False) -> Samples:
     began = time.perf_counter()
-    samples = draw(first, count)
+    samples = draw(first, count, occlusion=occlusion)
     say("drawn", {"count": count, "seconds": round(time.perf_counter() - began)})
     return samples
 
