@@ -3,6 +3,7 @@
 The device is not part of it: it changes no result.
 """
 
+import math
 import operator
 from dataclasses import dataclass, field, replace
 
@@ -73,6 +74,8 @@ class View:
         views: (panel, view) pairs where another view of a panel is shown than its first; sorted.
         pin: (x, y) in pixels of the network's input, or None.
         pin_channel: the pinned channel of the fused map, or None.
+        frame: where the board's slider stands, if the study has one: a balance in 0 ... 1, or a training step; the
+            nearest position there is. None: where it starts.
     """
 
     show: str = "grid"
@@ -86,6 +89,7 @@ class View:
     views: tuple[tuple[str, str], ...] = ()
     pin: tuple[int, int] | None = None
     pin_channel: int | None = None
+    frame: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -100,6 +104,7 @@ class View:
         _check("gamma", self.gamma, GAMMAS[0] <= self.gamma <= GAMMAS[1], f"{GAMMAS[0]:g} … {GAMMAS[1]:g}")
         _check("channels", self.channels, min(self.channels, default=0) >= 0, "≥ 0")
         _check("pin_channel", self.pin_channel, (self.pin_channel or 0) >= 0, "≥ 0")
+        _check("frame", self.frame, 0 <= (self.frame or 0) < math.inf, "≥ 0")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ KNOB = "k."
 _VIEW = re.compile(r"[a-z0-9-]{1,40}")
 KEYS = (
     *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed"),
-    *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "lang"),
+    *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "at", "lang"),
 )
 """Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
 
@@ -100,6 +100,8 @@ def write_query(selection: Selection) -> dict[str, str]:
         query["pin"] = ",".join(map(str, v.pin))
     if v.pin_channel is not None:
         query["pc"] = str(v.pin_channel)
+    if v.frame is not None:
+        query["at"] = write(float(v.frame))
     return query
 
 
@@ -178,6 +180,7 @@ class _Reader:
             views=self.views(),
             pin=self.numbers("pin", int, 2, 0, 4096),
             pin_channel=self.number("pc", int, 0, 65535, None),
+            frame=self.number("at", float, 0.0, 1e6, None),
         )
 
     def picture(self, default: str) -> str:

@@ -4,6 +4,8 @@ prepared = study.prepare(selection)      open the picture and the models, make t
 result = study.run(prepared)             one forward pass of backbone and method, timed
 """
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -50,6 +52,44 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A study at one position of its slider.
+
+    Attributes:
+        value: of the slider: 0 ... 1 of a "balance", the number of a training "step".
+        result: what the method gave there.
+        prediction: what readings of the maps say there, where heads read them; else None.
+        facts: measured figures of this frame by name; "mean", "edges", "flat" of a balance, "loss", "miou" of a step.
+    """
+
+    value: float
+    result: FusionResult
+    prediction: Prediction | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The same study at every position of one slider, computed at once so that the browser can go through them.
+
+    Attributes:
+        kind: "balance" (between detail, 0, and meaning, 1, of a fit to this picture) | "step" (of a training).
+        frames: by rising value, at least two.
+        start: the position that is shown where nobody has moved the slider.
+    """
+
+    kind: str
+    frames: tuple[Frame, ...]
+    start: int
+
+    def nearest(self, value: float | None) -> int:
+        """Return the position of the frame nearest to a value of the slider; None is where it starts."""
+        if value is None:
+            return self.start
+        return min(range(len(self.frames)), key=lambda i: abs(self.frames[i].value - value))
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Everything open and in place for a forward pass.
 
@@ -84,6 +124,7 @@ class StudyResult:
         guesses: the five likeliest classes, where the backbone has trained weights; else ().
         timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran.
         prediction: what linear readings of the maps say, where trained heads cover the selection; else None.
+        sweep: the study at every position of its slider, if it has one; `result` is one of its frames.
         peak_bytes: the most that torch held on a CUDA device during the run, open models and all; else None.
     """
 
@@ -98,6 +139,14 @@ class StudyResult:
     peak_bytes: int | None = None
     notices: tuple[FusionvizError, ...] = ()
     prediction: Prediction | None = None
+    sweep: Sweep | None = None
+
+    def at(self, value: float | None) -> StudyResult:
+        """Return the study at a position of its slider; without a slider, itself."""
+        if self.sweep is None:
+            return self
+        frame = self.sweep.frames[self.sweep.nearest(value)]
+        return replace(self, result=frame.result, prediction=frame.prediction)
 
     @property
     def low(self) -> FeatureMap:
@@ -244,7 +293,7 @@ def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: s
     return device.submit(prepared.device, lambda: _forward(prepared))
 
 
-_warm: "weakref.WeakKeyDictionary[FusionModule, set[tuple]]" = weakref.WeakKeyDictionary()
+_warm: weakref.WeakKeyDictionary[FusionModule, set[tuple]] = weakref.WeakKeyDictionary()
 
 
 def _warm_up(p: Prepared) -> None:

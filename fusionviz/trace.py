@@ -8,7 +8,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,21 @@ class NullTrace:
     @property
     def steps(self) -> tuple[TraceStep, ...]:
         return ()
+
+
+class Replacing(NullTrace):
+    """Keeps nothing, and puts other tensors where some steps' results would be: what would come out if a weight were
+    another one. Everything before such a step runs as ever, everything after it with the other tensor.
+
+    Args:
+        given: by step key, of the step's own shape.
+    """
+
+    def __init__(self, given: Mapping[str, Tensor]) -> None:
+        self.given = dict(given)
+
+    def step(self, key, op, fn, *inputs, formula="", role="", module=None):
+        return self.given[key] if key in self.given else fn(*inputs)
 
 
 class Trace(NullTrace):

@@ -42,6 +42,7 @@ views = st.builds(
     range=st.sampled_from(RANGES),
     pin=st.none() | st.tuples(st.integers(0, 511), st.integers(0, 511)),
     pin_channel=st.none() | st.integers(0, 2047),
+    frame=st.none() | st.floats(0, 1e6, allow_nan=False),
 )
 levels = st.sampled_from([(None, None), ("s2", "s4"), ("s4", "s16")])
 selections = st.builds(
