@@ -1,4 +1,4 @@
-"""The command line: `python -m fusionviz doctor | list | fetch | run | render`.
+"""The command line: `python -m fusionviz doctor | list | fetch | run | render | train | bench`.
 
 Exit 0 on success; 2 and one sentence on stderr for a user's mistake; never a traceback for one.
 """
@@ -74,6 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=15)
     bench.add_argument("--device", metavar="auto|cuda:0|mps|cpu")
     bench.add_argument("--json", action="store_true")
+
+    train = command("train", _train)
+    train.add_argument("--backbone", nargs="+", metavar="B", help=texts.text("training.options.backbone"))
+    train.add_argument("--method", nargs="+", default=[], metavar="M", help=texts.text("training.options.method"))
+    train.add_argument("--part", nargs="+", metavar="PART", help=texts.text("training.options.part"))
+    train.add_argument("--steps", type=int, metavar="N", help=texts.text("training.options.steps"))
+    train.add_argument("--seeds", type=int, metavar="N", help=texts.text("training.options.seeds"))
+    train.add_argument("--jobs", type=int, metavar="N", help=texts.text("training.options.jobs"))
+    train.add_argument("--quick", action="store_true", help=texts.text("training.options.quick"))
+    train.add_argument("--out", type=Path, metavar="FOLDER", help=texts.text("training.options.out"))
 
     render = command("render", _render)
     _choices(render)
@@ -170,6 +180,36 @@ def _run(options: argparse.Namespace) -> None:
     for a in report["attention"]:
         print(f"{a['name']} ({a['kind']}, {a['axes']}): {a['minimum']:.3f} … {a['maximum']:.3f}, mean {a['mean']:.3f}")
     print(" · ".join(f"{k} {v:.1f} ms" for k, v in report["timings_ms"].items()) + f" · {report['device']}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from fusionviz import pack
+    from fusionviz.backbones import bundled
+    from fusionviz.training import rebuild
+
+    # A new method's head needs no new network.
+    parts = options.part or [part for part in rebuild.PARTS if not (options.method and part == "networks")]
+    for given, known in (
+        (options.backbone or (), bundled.names()),
+        (options.method, rebuild.methods()),
+        (parts, rebuild.PARTS),
+    ):
+        for name in given:
+            if name not in known:
+                raise FusionvizError("training.unknown", received=name, known=", ".join(known))
+    for name, number in (("--steps", options.steps), ("--seeds", options.seeds), ("--jobs", options.jobs)):
+        if number is not None and number < 1:
+            raise FusionvizError("training.number", name=name, received=number)
+    budget = rebuild.changed(rebuild.QUICK if options.quick else rebuild.FULL, options.steps, options.seeds)
+    rebuild.rebuild(
+        options.out or (Path("out/weights") if options.quick else pack.folder()),
+        budget,
+        backbones=options.backbone or bundled.names(),
+        parts=parts,
+        which=options.method,
+        jobs=options.jobs or os.cpu_count() or 1,
+        say=lambda key, values: print(texts.text(f"training.{key}", **values), flush=True),
+    )
 
 
 def _render(options: argparse.Namespace) -> None:

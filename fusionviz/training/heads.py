@@ -17,6 +17,9 @@ from fusionviz.trace import NullTrace
 BASELINES = ("low_only", "high_only")
 """What a method must beat: one level by itself, through the same alignment and the same prediction."""
 
+STACKED = "concat4"
+"""A control beside FPN: every level projected, enlarged and concatenated, with no way from level to level."""
+
 PREDICTIONS = ("linear", "conv")
 """How the fused map is read: by one 1x1 convolution, so that the fusion has to do the work, or by 3x3, ReLU and 1x1."""
 
@@ -40,23 +43,61 @@ class Only(nn.Module):
         return F.interpolate(x, size=low.shape[-2:], mode="bilinear", align_corners=False)  # [b width h w]
 
 
+class Stacked(nn.Module):
+    """All levels at the finest one's size, concatenated, then 1x1, normalisation and ReLU: `concat` of many levels.
+
+    Args:
+        channels: of each level, fine to coarse.
+        width: channels of each after its projection, and of the result.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels
+        )
+        count = len(channels)
+        self.mix = nn.Sequential(nn.Conv2d(count * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        maps = [project(x) for project, x in zip(self.project, levels, strict=True)]
+        size = levels[0].shape[-2:]
+        large = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:]]
+        return self.mix(torch.cat((maps[0], *large), 1))  # [b width h w]
+
+
 class Head(nn.Module):
     """A fusion method with its prediction: levels in, class scores of every pixel out.
 
     Attributes:
-        fusion: a method of the catalogue, or Only.
+        fusion: a method of the catalogue, Only or Stacked.
         predict: reads the fused map; a complex map is read as its real parts behind which stand the imaginary ones.
+
+    Args:
+        deeper: one more 1x1 convolution with normalisation and ReLU stands before the prediction, as `concat` has it.
     """
 
     def __init__(
-        self, module: FusionModule | Only, channels: int, classes: int, *, prediction: str = "linear", width: int = 64
+        self,
+        module: FusionModule | Only | Stacked,
+        channels: int,
+        classes: int,
+        *,
+        prediction: str = "linear",
+        width: int = 64,
+        deeper: bool = False,
     ) -> None:
         super().__init__()
         self.fusion = module
-        self.predict: nn.Module = nn.Conv2d(channels, classes, 1)
+        before: list[nn.Module] = []
+        if deeper:
+            before = [nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
         if prediction == "conv":
-            see = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            self.predict = nn.Sequential(see, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, classes, 1))
+            before += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        last = nn.Conv2d(channels, classes, 1)
+        self.predict: nn.Module = nn.Sequential(*before, last) if before else last
 
     def forward(self, levels: Sequence[FeatureMap | Tensor], size: tuple[int, int]) -> Tensor:
         """Return class scores [b classes *size].
@@ -77,7 +118,7 @@ class Head(nn.Module):
         Of a method that gives a pyramid, the coarser levels follow, read by the same prediction, as FPN's detector
         does: the finest does not depend on their last convolutions, which would otherwise stay random.
         """
-        if isinstance(self.fusion, Only):
+        if not isinstance(self.fusion, FusionModule):
             return (self.predict(self.fusion(*(v.tensor if isinstance(v, FeatureMap) else v for v in levels))),)
         result = self.fusion(*levels, trace=NullTrace())
         fused, others = result.fused.tensor, ()
@@ -92,13 +133,13 @@ class Head(nn.Module):
 def level_names(method: str, names: Sequence[str], low: str, high: str) -> tuple[str, ...]:
     """Return which levels a method's head takes: two, or all from low to high for a method that takes a pyramid."""
     first, last = names.index(low), names.index(high)
-    pyramid = method not in BASELINES and fusion.spec(method).takes == "pyramid"
+    pyramid = method == STACKED or (method not in BASELINES and fusion.spec(method).takes == "pyramid")
     return tuple(names[first : last + 1]) if pyramid else (names[first], names[last])
 
 
 def head_params(method: str, width: int) -> dict[str, object]:
     """Return every knob of a method as its head has it: the defaults, and one width for all that have one."""
-    if method in BASELINES:
+    if method in (*BASELINES, STACKED):
         return {}
     spec = fusion.spec(method)
     return spec.parse({"width": width} if any(p.key == "width" for p in spec.params) else {})
@@ -111,28 +152,31 @@ def build_head(
     *,
     width: int = 64,
     prediction: str = "linear",
+    deeper: bool = False,
     seed: int = 0,
 ) -> Head:
     """Build a head with random weights.
 
     Args:
-        method: a key of the catalogue, or one of BASELINES.
+        method: a key of the catalogue, one of BASELINES, or STACKED.
         levels: those that it is given, see `level_names`.
         classes: the background counted.
         width: the method's knob of that name, where it has one, and the width of a "conv" prediction.
         prediction: one of PREDICTIONS.
+        deeper: see Head.
         seed: of all its random weights.
     """
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
-    if method in BASELINES:
+    if method in (*BASELINES, STACKED):
         with seeded(seed):
-            module: FusionModule | Only = Only(method, channels, width)
+            own = Stacked(channels, width) if method == STACKED else Only(method, channels, width)
+        module: FusionModule | Only | Stacked = own
         count = width
     else:
         module = fusion.build(method, channels, strides, seed=seed, **head_params(method, width))
         count = fused_channels(module, strides)
     with seeded(seed):
-        return Head(module, count, classes, prediction=prediction, width=width)
+        return Head(module, count, classes, prediction=prediction, width=width, deeper=deeper)
 
 
 @torch.no_grad()

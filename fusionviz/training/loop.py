@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fusionviz.training.data import class_weights
 from fusionviz.training.heads import Head
-from fusionviz.training.metrics import Score
+from fusionviz.training.metrics import Score, Truth
 
 BATCH = 16
 WARM_UP = 30
@@ -151,13 +151,13 @@ def advance(
 
 
 @torch.inference_mode()
-def score(head: Head, features: Mapping[str, Tensor], labels: Tensor, instances: Tensor) -> dict[str, float]:
+def score(head: Head, features: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
     """Return a head's figures (`metrics.NAMES`, in percent) on scenes that it was not fitted to."""
     found, chunk = Score(classes_of(head)), 32
     head.eval()
-    for at in range(0, len(labels), chunk):
+    for at in range(0, len(truth), chunk):
         part = slice(at, at + chunk)
         levels = [v[part].float() for v in features.values()]
-        prediction = head(levels, tuple(labels.shape[-2:])).argmax(1)
-        found.add(prediction, labels[part], instances[part])
+        prediction = head(levels, tuple(truth.classes.shape[-2:])).argmax(1)
+        found.hold(prediction, truth[part])
     return found.read()

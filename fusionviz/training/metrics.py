@@ -6,6 +6,8 @@ boundary F1           how much of the predicted outline lies within a pixel of t
 class accuracy        of the pixels rightly called a thing, how many got the right kind
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +24,37 @@ NAMES = ("miou", "small", "medium", "large", "boundary_f1", "class_accuracy")
 """What `Score.read` gives, all in percent."""
 
 _SIZES = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the labels of some scenes say, worked out once for every prediction that is held against them.
+
+    Attributes:
+        classes: [b h w].
+        sizes: whose neighbourhood each pixel is, see `around`.
+        outline, near: the true outline, and the same one pixel wider.
+    """
+
+    classes: Tensor
+    sizes: Tensor
+    outline: Tensor
+    near: Tensor
+
+    @classmethod
+    def of(cls, classes: Tensor, instances: Tensor) -> "Truth":
+        """Work it out of classes and instances [b h w], 0 where there is no thing."""
+        real = outline(classes)
+        # A few at a time: how far the nearest thing is takes many times the labels' memory.
+        sizes = torch.cat([around(part).to(torch.uint8) for part in instances.split(64)])
+        near = torch.cat([grow(part) for part in real.split(64)])
+        return cls(classes, sizes, real, near)
+
+    def __getitem__(self, which: slice) -> "Truth":
+        return Truth(*(getattr(self, name)[which] for name in ("classes", "sizes", "outline", "near")))
+
+    def __len__(self) -> int:
+        return len(self.classes)
 
 
 class Score:
@@ -42,14 +75,19 @@ class Score:
             prediction, truth: classes [b h w].
             instances: [b h w], 0 where there is no thing.
         """
-        prediction, truth = prediction.long(), truth.long()
-        self.confusion += self._count(prediction, truth)
-        sizes = around(instances)
+        self.hold(prediction, Truth.of(truth, instances))
+
+    def hold(self, prediction: Tensor, truth: Truth) -> None:
+        """Count scenes whose truth has been worked out; `prediction` as in `add`."""
+        n = self.classes
+        pairs = (truth.sizes.long() * n + truth.classes.long()) * n + prediction.long()
+        counts = torch.bincount(pairs.flatten(), minlength=4 * n * n).view(4, n, n).cpu()
+        self.confusion += counts.sum(0)
         for i, name in enumerate(_SIZES, 1):
-            here = sizes == i
-            self.by_size[name] += self._count(prediction[here], truth[here])
-        mine, real = outline(prediction), outline(truth)
-        self.outline += torch.stack(((mine & grow(real)).sum(), mine.sum(), (real & grow(mine)).sum(), real.sum()))
+            self.by_size[name] += counts[i]
+        mine, real = outline(prediction), truth.outline
+        right, found = mine & truth.near, real & grow(mine)
+        self.outline += torch.stack([mask.sum() for mask in (right, mine, found, real)]).cpu()
 
     def read(self) -> dict[str, float]:
         """Return every figure of NAMES in percent; one that had nothing to count is nan."""
@@ -62,10 +100,6 @@ class Score:
             "class_accuracy": right / self.confusion[1:, 1:].sum(),
         }
         return {name: round(100 * float(value), 2) for name, value in figures.items()}
-
-    def _count(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        n = self.classes
-        return torch.bincount((truth * n + prediction).flatten(), minlength=n * n).view(n, n).cpu()
 
 
 def _iou(confusion: Tensor, first: int) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 import fusionviz
-from fusionviz import fusion, scenes
+from fusionviz import fusion, pack, scenes
 from fusionviz.records import LevelInfo
 from fusionviz.training.data import TEST, TRAIN
 from fusionviz.training.heads import BASELINES, Head, head_params
 
-REBUILD = "python -m fusionviz.training --full"
+REBUILD = "python -m fusionviz train"
 """What to run when the pack is stale."""
 
 
@@ -155,11 +155,13 @@ def write_heads(
     prediction: str,
     width: int,
     how: Mapping[str, object],
+    keep: bool = False,
 ) -> None:
-    """Write all heads of a network and setting as one file with one card.
+    """Write heads of a network and setting as one file with one card.
 
     Args:
         heads: by method, the head and its entry.
+        keep: whether the heads of other methods that are there already stay.
     """
     file = f"{backbone}.{setting}.safetensors"
     tensors = {
@@ -167,6 +169,13 @@ def write_heads(
         for method, (head, _) in heads.items()
         for name, tensor in halved(head.state_dict()).items()
     }
+    entries = {method: dict(entry) for method, (_, entry) in heads.items()}
+    if keep and pack.heads(backbone, setting):
+        others = json.loads((folder / f"{backbone}.{setting}.json").read_text("utf-8"))["heads"]
+        stay = {method: entry for method, entry in others.items() if method not in entries}
+        for card in (pack.heads(backbone, setting)[method] for method in stay):
+            tensors |= {f"{card.method}/{name}": tensor for name, tensor in halved(pack.head_state(card)).items()}
+        entries = {**stay, **entries}
     digest = _write_tensors(folder / file, tensors)
     network = json.loads((folder / f"{backbone}.json").read_text("utf-8"))
     shared = {
@@ -178,7 +187,6 @@ def write_heads(
         "file": file,
         "sha256": digest,
     }
-    entries = {method: dict(entry) for method, (_, entry) in heads.items()}
     card = {"backbone_sha256": network["sha256"], "shared": shared, "made": dict(how), "heads": entries}
     write_json(folder / f"{backbone}.{setting}.json", card)
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import statistics
+import hashlib
+import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from fusionviz import backbones, fusion, pack, scenes, trace
-from fusionviz.backbones import Backbone
-from fusionviz.records import LevelInfo
-from fusionviz.training import networks
-from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw, features
-from fusionviz.training.heads import BASELINES, Head, build_head, level_names
-from fusionviz.training.loop import fit, score
-from fusionviz.training.metrics import NAMES
-from fusionviz.training.packing import as_shipped, head_entry, made, write_backbone, write_heads, write_json
+from fusionviz import backbones, fusion, pack
+from fusionviz.backbones import Backbone, bundled
+from fusionviz.training import networks, series
+from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw
+from fusionviz.training.heads import BASELINES, STACKED
+from fusionviz.training.packing import head_entry, made, write_backbone, write_heads, write_json
+from fusionviz.training.series import Data, Outcome, Split, Unit
+from fusionviz.training.standings import Rows
+from fusionviz.training.weighing import chooses
 
 WIDTH = 64
 """Of every head, so that methods are compared at one size; it is the default of all methods that meet at one width."""
 
 LEVELS = {"board": ("s4", "s16"), "leaderboard": ("s4", "s32")}
 PREDICTION = {"board": "linear", "leaderboard": "conv"}
+SIZE_PX = 128
+NOISE = 0.5
+"""What two fits of one head may differ by, in mIoU: smaller differences are ties."""
+
 HEAD_SCENES_FROM = TRAIN + 500_000
 """Heads are fitted on scenes that the network was not trained on, where its maps are as good as they will be."""
 
@@ -42,6 +46,7 @@ class Budget:
         head_scenes: drawn for the fitting of heads.
         head_steps: batches of 16 for a head of the board.
         test_scenes: never looked at before they give the numbers on the cards.
+        weighed_scenes: of these, on how many weights are looked at; and as many more where things hide each other.
         leaderboard_steps: batches of 16 for a head of the leaderboard.
         leaderboard_seeds: how often each is fitted.
     """
@@ -51,18 +56,52 @@ class Budget:
     head_scenes: int = 6144
     head_steps: int = 800
     test_scenes: int = 5000
+    weighed_scenes: int = 2000
     leaderboard_steps: int = 1600
     leaderboard_seeds: int = 3
 
 
 FULL = Budget()
-QUICK = Budget(64, (("scene_resnet", 6), ("scene_mobilenet", 3)), 48, 8, 24, 4, 2)
+QUICK = Budget(64, (("scene_resnet", 6), ("scene_mobilenet", 3)), 48, 8, 24, 16, 4, 2)
 """Minutes become seconds; it shows that everything runs, and its figures mean nothing."""
 
 
 def methods() -> tuple[str, ...]:
     """Return what gets a head: the baselines and every registered method that takes two levels or a pyramid."""
     return (*BASELINES, *(m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")))
+
+
+PARTS = ("networks", "heads", "leaderboard")
+
+
+def rebuild(
+    folder: Path,
+    budget: Budget,
+    *,
+    backbones: Sequence[str],
+    parts: Sequence[str] = PARTS,
+    which: Sequence[str] = (),
+    jobs: int = 1,
+    say: Say,
+) -> None:
+    """Train networks, fit their heads and the leaderboard, and write all of it to a folder.
+
+    Args:
+        backbones: keys of `bundled.names()`; the leaderboard is of the first of these, if it is among them.
+        parts: of PARTS; heads need their network.
+        which: only these methods; what is there of the others stays. () for all.
+        jobs: how many heads are fitted at once.
+    """
+    first = bundled.names()[0]
+    with pack.reading(folder):
+        for key in backbones:
+            if "networks" in parts:
+                rebuild_network(folder, key, budget, say=say)
+            if "heads" in parts:
+                rebuild_heads(folder, key, budget, which=which, jobs=jobs, say=say)
+        if "leaderboard" in parts and first in backbones:
+            rebuild_leaderboard(folder, first, budget, which=which, jobs=jobs, say=say)
+    say("done", {"folder": folder})
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -96,142 +135,147 @@ def open_shipped(key: str) -> Backbone:
     return backbones.load(key, state=pack.backbone_state(key))
 
 
-def prepare(backbone: Backbone, budget: Budget, low: str, high: str, say: Say) -> tuple[Prepared, Prepared]:
-    """Return what heads are fitted on and what they are measured on: maps from `low` to `high`, and labels."""
+def prepare(backbone: Backbone, budget: Budget, low: str, high: str, say: Say, *, occluded: bool = False) -> Data:
+    """Return what heads are fitted on and what they are measured on: maps from `low` to `high`, and labels.
+
+    Args:
+        occluded: whether to measure on scenes too where things hide parts of each other.
+    """
     names = [level.name for level in backbone.info.levels]
     levels = names[names.index(low) : names.index(high) + 1]
-    both = []
-    for first, count in ((HEAD_SCENES_FROM, budget.head_scenes), (TEST, budget.test_scenes)):
-        samples = _draw(first, count, say)
-        both.append(Prepared(features(backbone, samples, levels), samples))
-    return both[0], both[1]
 
+    def split(first: int, count: int, *, hide: bool = False) -> Split:
+        return Split.of(backbone, _draw(first, count, say, occlusion=hide), levels)
 
-@dataclass(frozen=True)
-class Prepared:
-    """Maps of a frozen backbone by level, and the scenes that they are of."""
-
-    maps: Mapping[str, torch.Tensor]
-    samples: Samples
-
-    def of(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return the maps that a head takes, in its order."""
-        return {name: self.maps[name] for name in names}
-
-
-def fit_head(
-    method: str, levels: Sequence[LevelInfo], data: Prepared, *, prediction: str, steps: int, seed: int
-) -> Head:
-    """Return a head fitted from nothing, its numbers as they ship."""
-    head = build_head(method, levels, len(scenes.CLASSES), width=WIDTH, prediction=prediction, seed=seed)
-    names = [level.name for level in levels]
-    fit(head, data.of(names), data.samples.classes, steps=steps, seed=seed)
-    return as_shipped(head)
+    train, test = split(HEAD_SCENES_FROM, budget.head_scenes), split(TEST, budget.test_scenes)
+    hidden = split(TEST, budget.weighed_scenes, hide=True) if occluded else None
+    return Data(backbone.info.levels, train, test, hidden, budget.weighed_scenes)
 
 
 def rebuild_heads(
-    folder: Path,
-    key: str,
-    budget: Budget,
-    *,
-    setting: str = "board",
-    which: Sequence[str] = (),
-    seeds: int = 1,
-    after_seed: Callable[[dict[str, list[dict[str, float]]]], None] | None = None,
-    say: Say,
-) -> dict[str, list[dict[str, float]]]:
-    """Fit every method's head on a shipped network, measure it, and write the first seed's.
+    folder: Path, key: str, budget: Budget, *, which: Sequence[str] = (), jobs: int = 1, say: Say
+) -> dict[str, Outcome]:
+    """Fit the board's heads on a shipped network, measure them, write them, and return what came out by method.
 
     Args:
         which: methods; () for all.
-        after_seed: called with the figures so far each time a seed has been through all methods.
-
-    Returns:
-        The figures of every seed, by method.
+        jobs: how many are fitted at once.
     """
-    backbone, (low, high) = open_shipped(key), LEVELS[setting]
-    train, test = prepare(backbone, budget, low, high, say)
-    steps = budget.head_steps if setting == "board" else budget.leaderboard_steps
-    prediction, infos = PREDICTION[setting], {level.name: level for level in backbone.info.levels}
-    shipped: dict[str, tuple[Head, dict[str, object]]] = {}
-    found: dict[str, list[dict[str, float]]] = {}
-    for seed in range(seeds):
-        for method in which or methods():
-            levels = [infos[name] for name in level_names(method, list(infos), low, high)]
-            names = [level.name for level in levels]
-            began = time.perf_counter()
-            head = fit_head(method, levels, train, prediction=prediction, steps=steps, seed=seed)
-            figures = score(head, test.of(names), test.samples.classes, test.samples.instances)
-            found.setdefault(method, []).append(figures)
-            if seed == 0:
-                entry = head_entry(method, head, levels, figures, width=WIDTH, steps=steps, seed=seed)
-                shipped[method] = (head, entry)
-            values = {"seconds": round(time.perf_counter() - began), "figures": _figures(figures)}
-            say("head", {"name": key, "method": method, "setting": setting, **values})
-        if seed == 0:
-            how = made(steps, budget.head_scenes, 0)
-            write_heads(folder, key, setting, shipped, prediction=prediction, width=WIDTH, how=how)
-        if after_seed is not None:
-            after_seed(found)
-    return found
+    low, high = LEVELS["board"]
+    data = prepare(open_shipped(key), budget, low, high, say)
+    units = [Unit(m, low, high, PREDICTION["board"], width=WIDTH, steps=budget.head_steps) for m in which or methods()]
+    found = {}
+    for unit, outcome in series.run_all(units, data, _kept(folder, key, budget), jobs=jobs):
+        found[unit.method] = (unit, outcome)
+        _tell(say, key, "board", unit, outcome)
+    _write_heads(folder, key, "board", [found[unit.method] for unit in units], data, budget, keep=bool(which))
+    shutil.rmtree(_kept(folder, key, budget))
+    return {method: outcome for method, (_, outcome) in found.items()}
+
+
+def _write_heads(
+    folder: Path,
+    key: str,
+    setting: str,
+    found: Sequence[tuple[Unit, Outcome]],
+    data: Data,
+    budget: Budget,
+    *,
+    keep: bool,
+) -> None:
+    heads = {}
+    for unit, outcome in found:
+        head, levels = unit.build(data.levels), unit.levels(data.levels)
+        head.load_state_dict(outcome.state)
+        entry = head_entry(
+            unit.method, head, levels, outcome.figures, width=unit.width, steps=unit.steps, seed=unit.seed
+        )
+        heads[unit.method] = (head, entry)
+    unit = found[0][0]
+    how = made(unit.steps, budget.head_scenes, unit.seed)
+    write_heads(folder, key, setting, heads, prediction=unit.prediction, width=unit.width, how=how, keep=keep)
+
+
+def _tell(say: Say, key: str, setting: str, unit: Unit, outcome: Outcome) -> None:
+    values = {"seconds": round(outcome.seconds), "figures": _figures(outcome.figures), "seed": unit.seed}
+    say("head", {"name": key, "method": unit.method, "setting": setting, **values})
+
+
+def _kept(folder: Path, key: str, budget: Budget) -> Path:
+    """Return where outcomes wait until all are there: other networks and other budgets lie elsewhere."""
+    card = pack.backbone_card(key)
+    mark = hashlib.sha256(f"{card.sha256} {budget}".encode()).hexdigest()[:12]
+    return folder / f".{key}-{mark}"
 
 
 # --- leaderboard ---------------------------------------------------------------------------------
-def rebuild_leaderboard(folder: Path, key: str, budget: Budget, *, say: Say) -> None:
-    """Fit every method several times, and write means and standard deviations; the first seed's heads ship.
+def rebuild_leaderboard(
+    folder: Path, key: str, budget: Budget, *, which: Sequence[str] = (), jobs: int = 1, say: Say
+) -> None:
+    """Fit every method several times, with the controls that tell why, and write means and standard deviations.
 
-    The table is written after every seed and says how many there were, so a run that is ended early has told something.
-    """
-
-    def write(found: dict[str, list[dict[str, float]]]) -> None:
-        write_json(folder / "leaderboard.json", leaderboard(key, budget, found))
-
-    seeds = budget.leaderboard_seeds
-    rebuild_heads(folder, key, budget, setting="leaderboard", seeds=seeds, after_seed=write, say=say)
-
-
-def leaderboard(key: str, budget: Budget, found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, object]:
-    """Return the leaderboard as plain values.
-
-    Args:
-        found: the figures of every seed, by method.
+    The first seed's heads ship. The table is written after every seed and says how many there were, so a run that is
+    ended early has told something, and goes on where it stood.
     """
     low, high = LEVELS["leaderboard"]
-    infos = {level.name: level for level in backbones.info(key).levels}
-    rows = []
-    for method, figures in found.items():
-        levels = [infos[name] for name in level_names(method, list(infos), low, high)]
-        head = build_head(method, levels, len(scenes.CLASSES), width=WIDTH, prediction="conv")
-        rows.append(
-            {
-                "method": method,
-                "levels": [level.name for level in levels],
-                "seeds": len(figures),
-                "mean": {name: _mean([f[name] for f in figures]) for name in NAMES},
-                "sd": {name: _spread([f[name] for f in figures]) for name in NAMES},
-                "parameters": sum(p.numel() for p in head.parameters()),
-                "macs": macs(head, levels),
-            }
-        )
-    return {
-        "backbone": key,
-        "low": low,
-        "high": high,
-        "prediction": PREDICTION["leaderboard"],
-        "width": WIDTH,
-        "test_scenes": budget.test_scenes,
-        "size_px": 128,
-        "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
-        "rows": rows,
-    }
+    backbone = open_shipped(key)
+    data = prepare(backbone, budget, low, high, say, occluded=True)
+    kept, rows = _kept(folder, key, budget), Rows()
+    for seed in range(budget.leaderboard_seeds):
+        units = _contest(budget, seed, which)
+        found = {}
+        for unit, outcome in series.run_all([u for _, u in units], data, kept, jobs=jobs):
+            found[unit] = outcome
+            _tell(say, key, "leaderboard", unit, outcome)
+        for part, unit in units:
+            rows.add(part, unit, found[unit])
+        if seed == 0:
+            _write_heads(folder, key, "leaderboard", rows.first(), data, budget, keep=bool(which))
+        table = {
+            "backbone": key,
+            "low": low,
+            "high": high,
+            "width": WIDTH,
+            "size_px": SIZE_PX,
+            "test_scenes": len(data.test),
+            "weighed_scenes": min(budget.weighed_scenes, len(data.test)),
+            "occluded_scenes": len(data.occluded),
+            "noise_miou": NOISE,
+            "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
+            **rows.told(data),
+        }
+        path = folder / "leaderboard.json"
+        write_json(path, merged(json.loads(path.read_text("utf-8")), table) if which and path.exists() else table)
+    shutil.rmtree(kept)
 
 
-def macs(head: Head, levels: Sequence[LevelInfo], size_px: int = 128) -> int:
-    """Return multiply-accumulates of a head for one picture, the prediction counted."""
-    maps = [torch.zeros(1, v.channels, *(2 * [size_px // round(v.stride[0])])) for v in levels]
-    with torch.inference_mode(), trace.FlopCounterMode(display=False) as counter:
-        head.eval()(maps, (size_px, size_px))
-    return counter.get_total_flops() // 2
+def _contest(budget: Budget, seed: int, which: Sequence[str]) -> list[tuple[str, Unit]]:
+    """Return the units of one seed, each with the list of the leaderboard that it belongs to."""
+    (low, high), (board_low, board_high) = LEVELS["leaderboard"], LEVELS["board"]
+    asked = list(which or methods())
+    how = {"width": WIDTH, "seed": seed}
+    long, short = {**how, "steps": budget.leaderboard_steps}, {**how, "steps": budget.head_steps}
+    units = [("", Unit(m, low, high, PREDICTION["leaderboard"], weights=chooses(m), **long)) for m in asked]
+    units += [("board", Unit(m, board_low, board_high, weights=True, **short)) for m in asked if chooses(m)]
+    # Which control tells what: `concat` ends in a 1x1 convolution, normalisation and ReLU, so do "depth"'s; of "linear"
+    # all the work is the fusion's; "levels4" has FPN's levels and no way from level to level.
+    units += [("depth", Unit(m, low, high, "conv", deeper=True, **long)) for m in ("add", "aff", "iaff") if m in asked]
+    linear = ("add", "concat", "se", "aff", "iaff", "fpn")
+    units += [("linear", Unit(m, low, high, "linear", **long)) for m in linear if m in asked]
+    return units + ([] if which else [("levels4", Unit(STACKED, low, high, "conv", **long))])
+
+
+def merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
+    """Return a leaderboard with the rows of a new one in the place of the same rows, or behind the others."""
+    told = {**old}
+    for name, marks in (
+        ("rows", ("method", "control")),
+        ("occluded", ("method",)),
+        ("attention", ("method", "setting")),
+    ):
+        rows = {tuple(row[m] for m in marks): row for row in (*old[name], *new[name])}
+        told[name] = list(rows.values())
+    return told
 
 
 def _draw(first: int, count: int, say: Say, *, occlusion: bool = False) -> Samples:
@@ -241,19 +285,12 @@ def _draw(first: int, count: int, say: Say, *, occlusion: bool = False) -> Sampl
     return samples
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(statistics.fmean(values), 2)
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """One value has no spread, which is not a spread of zero."""
-    return round(statistics.stdev(values), 2) if len(values) > 1 else None
-
-
 def _figures(figures: Mapping[str, float]) -> str:
     return " · ".join(f"{name} {value:.1f}" for name, value in figures.items())
 
 
-def shorter(budget: Budget, steps: int) -> Budget:
-    """Return a budget with another number of steps for every head."""
-    return replace(budget, head_steps=steps, leaderboard_steps=steps)
+def changed(budget: Budget, steps: int | None, seeds: int | None) -> Budget:
+    """Return a budget with another number of steps for every head, or of seeds; None leaves it."""
+    if steps is not None:
+        budget = replace(budget, head_steps=steps, leaderboard_steps=steps)
+    return budget if seeds is None else replace(budget, leaderboard_seeds=seeds)

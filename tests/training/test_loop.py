@@ -8,6 +8,7 @@ import torch
 from fusionviz import fusion
 from fusionviz.training import BASELINES, Head, build_head, fit, fitting, loop, score
 from fusionviz.training.heads import fused_channels, head_params, level_names
+from fusionviz.training.metrics import Truth
 
 PAIRS = [m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")]
 
@@ -92,7 +93,7 @@ def test_both_levels_together_learn_what_neither_knows_alone(toy, fresh_toy) -> 
         head = build(toy, method)
         losses = fit(head, toy.maps, toy.labels, steps=120, lr=2e-2, seed=0)
         assert losses[-1] < losses[0]
-        found[method] = score(head, fresh_toy.maps, fresh_toy.labels, (fresh_toy.labels > 0).byte())["miou"]
+        found[method] = score(head, fresh_toy.maps, Truth.of(fresh_toy.labels, (fresh_toy.labels > 0).byte()))["miou"]
     assert found["add"] > 80
     assert found["add"] > max(found["low_only"], found["high_only"]) + 15
 
@@ -123,7 +124,9 @@ def test_stopped_and_resumed_is_as_never_stopped(toy, fresh_toy) -> None:  # noq
     fit(straight, toy.maps, toy.labels, steps=8)
     steps = fitting(paused, toy.maps, toy.labels, steps=8)
     list(itertools.islice(steps, 5))
-    score(paused, fresh_toy.maps, fresh_toy.labels, fresh_toy.labels)  # whoever looks on puts the head in eval mode
+    score(
+        paused, fresh_toy.maps, Truth.of(fresh_toy.labels, fresh_toy.labels)
+    )  # whoever looks on puts the head in eval mode
     list(steps)
     assert same(weights(straight), weights(paused))
 

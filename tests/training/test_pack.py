@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 
 from fusionviz import backbones, fusion, pack
+from fusionviz.cli import main
 from fusionviz.errors import WeightsError
 from fusionviz.training import build_head, packing, rebuild
-from fusionviz.training.__main__ import main
 
 METHODS = ("low_only", "aff", "wsum", "highway", "concat", "fpn")
 
@@ -21,7 +21,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of a network and six heads, each trained for a few steps."""
     folder = tmp_path_factory.mktemp("pack")
     options = ["--quick", "--backbone", "scene_resnet", "--part", "networks", "heads", "--out", str(folder)]
-    assert main([*options, "--method", *METHODS]) == 0
+    assert main(["train", *options, "--jobs", "1", "--method", *METHODS]) == 0
     return folder
 
 
@@ -168,7 +168,7 @@ def test_a_changed_byte_is_noticed(folder: Path, file: str) -> None:
     ask = (lambda: pack.head_state(card_of("aff"))) if "board" in file else lambda: pack.backbone_state("scene_resnet")
     with pytest.raises(WeightsError, match="SHA-256") as caught:
         ask()
-    assert "python -m fusionviz.training" in str(caught.value)
+    assert "python -m fusionviz train" in str(caught.value)
     assert file in caught.value.text("zh")
 
 
@@ -243,17 +243,23 @@ def test_a_half_written_file_has_another_name(folder: Path, monkeypatch: pytest.
     assert (folder / "scene_resnet.json").read_bytes() == before
 
 
-def test_the_leaderboard_has_means_spreads_and_costs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild, "methods", lambda: ("low_only", "fpn"))
-    said = []
-    rebuild.rebuild_leaderboard(folder, "scene_resnet", rebuild.QUICK, say=lambda key, values: said.append(key))
-    table = json.loads((folder / "leaderboard.json").read_text("utf-8"))
-    low, fpn = table["rows"]
-    assert (low["method"], fpn["method"], low["seeds"]) == ("low_only", "fpn", 2)
-    assert fpn["levels"] == ["s4", "s8", "s16", "s32"]
-    assert set(low["mean"]) == set(low["sd"]) == {*pack.heads("scene_resnet", "leaderboard")["fpn"].metrics}
-    assert fpn["macs"] > low["macs"] > 0
-    assert fpn["parameters"] > low["parameters"]
-    assert said.count("head") == 4
-    once = rebuild.leaderboard("scene_resnet", rebuild.QUICK, {"low_only": [low["mean"]]})
-    assert once["rows"][0]["sd"]["miou"] is None  # one value has no spread
+def test_a_method_trained_later_joins_the_others(folder: Path) -> None:
+    before = {method: pack.head_state(card) for method, card in pack.heads("scene_resnet").items()}
+    options = ["--quick", "--backbone", "scene_resnet", "--part", "heads", "--jobs", "1", "--out", str(folder)]
+    assert main(["train", *options, "--steps", "3", "--method", "aff", "add"]) == 0
+    after = pack.heads("scene_resnet")
+    assert set(after) == {*before, "add"}
+    assert (after["aff"].steps, after["add"].steps) == (3, 3)
+    for method, state in before.items():
+        same = all(torch.equal(tensor, pack.head_state(after[method])[name]) for name, tensor in state.items())
+        assert same == (method != "aff")
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--method", "afff"], ["--backbone", "resnet18"], ["--part", "head"], ["--steps", "0"]]
+)
+def test_a_mistake_is_answered_with_what_there_is(wrong: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "--quick", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "Expected" in said
+    assert wrong[-1] in said

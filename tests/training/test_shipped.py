@@ -7,6 +7,7 @@ from fusionviz import backbones, pack, scenes
 from fusionviz.backbones import bundled
 from fusionviz.training import build_head, draw, features, packing, rebuild, score
 from fusionviz.training.data import TEST
+from fusionviz.training.metrics import Truth
 
 FRESH = TEST + 500_000
 """Scenes that neither training nor the figures on the cards have seen."""
@@ -75,7 +76,7 @@ def test_a_head_is_as_good_on_fresh_scenes_as_its_card_says(fresh: dict, method:
     head, _ = build(card)
     pack.fill_head(head, card)
     samples = fresh["samples"]
-    figures = score(head, fresh["maps"], samples.classes, samples.instances)
+    figures = score(head, fresh["maps"], Truth.of(samples.classes, samples.instances))
     assert figures["miou"] > card.metrics["miou"] - NOISE
 
 
