@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from fusionviz.training.series import Data, Outcome, Split, Unit
 from fusionviz.training.standings import Rows
 from fusionviz.training.weighing import chooses
 
-WIDTH = 64
-"""Of every head, so that methods are compared at one size; it is the default of all methods that meet at one width."""
+WIDTH = {"board": 64, "leaderboard": 48}
+"""Of every head of a setting, so that methods are compared at one size; the board's is the methods' own default."""
 
 LEVELS = {"board": ("s4", "s16"), "leaderboard": ("s4", "s32")}
 PREDICTION = {"board": "linear", "leaderboard": "conv"}
@@ -57,7 +57,7 @@ class Budget:
     head_steps: int = 800
     test_scenes: int = 5000
     weighed_scenes: int = 2000
-    leaderboard_steps: int = 1600
+    leaderboard_steps: int = 1000
     leaderboard_seeds: int = 3
 
 
@@ -163,7 +163,10 @@ def rebuild_heads(
     """
     low, high = LEVELS["board"]
     data = prepare(open_shipped(key), budget, low, high, say)
-    units = [Unit(m, low, high, PREDICTION["board"], width=WIDTH, steps=budget.head_steps) for m in which or methods()]
+    units = [
+        Unit(m, low, high, PREDICTION["board"], width=WIDTH["board"], steps=budget.head_steps)
+        for m in which or methods()
+    ]
     found = {}
     for unit, outcome in series.run_all(units, data, _kept(folder, key, budget), jobs=jobs):
         found[unit.method] = (unit, outcome)
@@ -221,48 +224,61 @@ def rebuild_leaderboard(
     backbone = open_shipped(key)
     data = prepare(backbone, budget, low, high, say, occluded=True)
     kept, rows = _kept(folder, key, budget), Rows()
-    for seed in range(budget.leaderboard_seeds):
-        units = _contest(budget, seed, which)
-        found = {}
-        for unit, outcome in series.run_all([u for _, u in units], data, kept, jobs=jobs):
-            found[unit] = outcome
-            _tell(say, key, "leaderboard", unit, outcome)
-        for part, unit in units:
-            rows.add(part, unit, found[unit])
-        if seed == 0:
-            _write_heads(folder, key, "leaderboard", rows.first(), data, budget, keep=bool(which))
-        table = {
-            "backbone": key,
-            "low": low,
-            "high": high,
-            "width": WIDTH,
-            "size_px": SIZE_PX,
-            "test_scenes": len(data.test),
-            "weighed_scenes": min(budget.weighed_scenes, len(data.test)),
-            "occluded_scenes": len(data.occluded),
-            "noise_miou": NOISE,
-            "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
-            **rows.told(data),
-        }
-        path = folder / "leaderboard.json"
-        write_json(path, merged(json.loads(path.read_text("utf-8")), table) if which and path.exists() else table)
+    rounds, found = list(_contest(budget, which)), {}
+    for unit, outcome in series.run_all([u for _, units in rounds for u in units], data, kept, jobs=jobs):
+        found[unit] = outcome
+        _tell(say, key, "leaderboard", unit, outcome)
+        while rounds and all(u in found for u in rounds[0][1]):
+            part, units = rounds.pop(0)
+            for u in units:
+                rows.add(part, u, found[u])
+            if not part and units[0].seed == 0:
+                _write_heads(folder, key, "leaderboard", rows.first(), data, budget, keep=bool(which))
+            _write_table(folder / "leaderboard.json", key, budget, data, rows, merge=bool(which))
     shutil.rmtree(kept)
 
 
-def _contest(budget: Budget, seed: int, which: Sequence[str]) -> list[tuple[str, Unit]]:
-    """Return the units of one seed, each with the list of the leaderboard that it belongs to."""
+def _write_table(path: Path, key: str, budget: Budget, data: Data, rows: Rows, *, merge: bool) -> None:
+    low, high = LEVELS["leaderboard"]
+    table = {
+        "backbone": key,
+        "low": low,
+        "high": high,
+        "width": WIDTH["leaderboard"],
+        "size_px": SIZE_PX,
+        "test_scenes": len(data.test),
+        "weighed_scenes": min(budget.weighed_scenes, len(data.test)),
+        "occluded_scenes": len(data.occluded),
+        "noise_miou": NOISE,
+        "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
+        **rows.told(data),
+    }
+    write_json(path, merged(json.loads(path.read_text("utf-8")), table) if merge and path.exists() else table)
+
+
+def _contest(budget: Budget, which: Sequence[str]) -> Iterator[tuple[str, list[Unit]]]:
+    """Yield the units of each list of the leaderboard, one seed after the other: the methods, then the controls.
+
+    "board": the board's heads of methods that choose, for what their weights say. "depth": `concat` ends in a 1x1
+    convolution, normalisation and ReLU, and so do these. "linear": read by one 1x1 convolution, so that all the work is
+    the fusion's. "levels4": FPN's levels without a way from level to level.
+    """
     (low, high), (board_low, board_high) = LEVELS["leaderboard"], LEVELS["board"]
     asked = list(which or methods())
-    how = {"width": WIDTH, "seed": seed}
-    long, short = {**how, "steps": budget.leaderboard_steps}, {**how, "steps": budget.head_steps}
-    units = [("", Unit(m, low, high, PREDICTION["leaderboard"], weights=chooses(m), **long)) for m in asked]
-    units += [("board", Unit(m, board_low, board_high, weights=True, **short)) for m in asked if chooses(m)]
-    # Which control tells what: `concat` ends in a 1x1 convolution, normalisation and ReLU, so do "depth"'s; of "linear"
-    # all the work is the fusion's; "levels4" has FPN's levels and no way from level to level.
-    units += [("depth", Unit(m, low, high, "conv", deeper=True, **long)) for m in ("add", "aff", "iaff") if m in asked]
-    linear = ("add", "concat", "se", "aff", "iaff", "fpn")
-    units += [("linear", Unit(m, low, high, "linear", **long)) for m in linear if m in asked]
-    return units + ([] if which else [("levels4", Unit(STACKED, low, high, "conv", **long))])
+    for seed in range(budget.leaderboard_seeds):
+        how = {"width": WIDTH["leaderboard"], "steps": budget.leaderboard_steps, "seed": seed}
+        yield "", [Unit(m, low, high, PREDICTION["leaderboard"], weights=chooses(m), **how) for m in asked]
+        how = {"width": WIDTH["board"], "steps": budget.head_steps, "seed": seed}
+        if choosing := [Unit(m, board_low, board_high, weights=True, **how) for m in asked if chooses(m)]:
+            yield "board", choosing
+    for seed in range(budget.leaderboard_seeds):
+        how = {"width": WIDTH["leaderboard"], "steps": budget.leaderboard_steps, "seed": seed}
+        if not which:
+            yield "levels4", [Unit(STACKED, low, high, "conv", **how)]
+        if deeper := [Unit(m, low, high, "conv", deeper=True, **how) for m in ("add", "aff") if m in asked]:
+            yield "depth", deeper
+        if linear := [Unit(m, low, high, "linear", **how) for m in ("add", "concat", "aff", "fpn") if m in asked]:
+            yield "linear", linear
 
 
 def merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:

@@ -127,7 +127,7 @@ def test_fpns_width_is_the_heads(folder: Path) -> None:
     card = card_of("fpn")
     assert not pack.covers(card, fusion.spec("fpn").parse({}))  # the paper's 256
     assert pack.covers(card, pack.trained_params(card))
-    assert pack.trained_params(card)["width"] == rebuild.WIDTH
+    assert pack.trained_params(card)["width"] == rebuild.WIDTH["board"]
 
 
 @pytest.mark.parametrize(
