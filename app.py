@@ -16,6 +16,7 @@ page = st.navigation(
         st.Page(f"{PAGES}/explore_page.py", title=say("page.explore"), url_path="explore", default=True),
         st.Page(f"{PAGES}/methods_page.py", title=say("page.methods"), url_path="methods"),
         st.Page(f"{PAGES}/lessons_page.py", title=say("page.lessons"), url_path="lessons"),
+        st.Page(f"{PAGES}/leaderboard_page.py", title=say("page.leaderboard"), url_path="leaderboard"),
     ],
     position="top",
 )

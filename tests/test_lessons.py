@@ -24,7 +24,7 @@ from fusionviz.trace import Trace
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fusionviz"
-SUBJECTS = ("levels", "fusion", "alignment", "provenance", "help")
+SUBJECTS = ("levels", "fusion", "alignment", "provenance", "leaderboard", "help")
 LESSONS = (*SUBJECTS, *fusion.names())
 HAN = "\u4e00-\u9fff"
 SENTENCES = ("idea", "help")
@@ -58,8 +58,8 @@ def formulas(body: str) -> list[str]:
 
 
 def prose(body: str) -> str:
-    """What is read as words: no code, no formula, no address."""
-    body = re.sub(r"(\$\$?).+?\1", "", without_code(body), flags=re.S)
+    """What is read as words: no code, no formula, no address, no number of the leaderboard."""
+    body = re.sub(r"(\$\$?).+?\1|\{\{.+?\}\}", "", without_code(body), flags=re.S)
     return re.sub(r"\]\([^)]*\)", "]", body)
 
 

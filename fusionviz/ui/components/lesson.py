@@ -2,12 +2,13 @@
 
 import streamlit as st
 
-from fusionviz import fusion, texts
+from fusionviz import fusion, leaderboard, texts
+from fusionviz.errors import FusionvizError
 from fusionviz.ui import session, words
 from fusionviz.ui.components.equation import in_markdown
 from fusionviz.ui.words import say
 
-SUBJECTS = ("levels", "fusion", "alignment", "provenance", "help")
+SUBJECTS = ("levels", "fusion", "alignment", "provenance", "leaderboard", "help")
 
 
 def show() -> None:
@@ -38,7 +39,15 @@ def show() -> None:
         st.title(found.front["title"], anchor=False)
         with st.container(key="idea"):
             st.markdown(found.front["idea"])
-        st.markdown(in_markdown(found.body, dark=words.is_dark()))
+        st.markdown(in_markdown(leaderboard.quoted(found.body, _measured(), language), dark=words.is_dark()))
         if s.lesson in fusion.names() and st.button(say("methods.open"), type="primary"):
             session.change(method=s.lesson)
             st.switch_page("fusionviz/ui/pages/explore_page.py")
+
+
+def _measured() -> leaderboard.Leaderboard | None:
+    """Return the leaderboard; a damaged one is no reason to withhold a lesson, and its own page says so."""
+    try:
+        return leaderboard.read()
+    except FusionvizError:
+        return None
