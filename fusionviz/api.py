@@ -17,7 +17,7 @@ from fusionviz import study as _study
 from fusionviz.errors import ParameterError
 from fusionviz.fusion import FusionModule
 from fusionviz.pictures import Picture
-from fusionviz.selection import Selection, View
+from fusionviz.selection import Selection, Value, View
 from fusionviz.study import StudyResult
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def explore(
     fit: str = "crop",
     crop: tuple[float, float] = (0.5, 0.5),
     seed: int = 0,
+    at: float | None = None,
     **params: object,
 ) -> Study:
     """Run one study: picture -> levels -> fused map, with attention, trace, timings.
@@ -81,6 +82,8 @@ def explore(
         low, high: levels by name ("s4", "d3") or position; None takes the nearest to s4 and s16.
         device: "cuda:0" | "mps" | "cpu"; None takes the best there is.
         weights: "auto" (published ones if they are on this machine, else random) | "random" | "file:PATH".
+        at: where the study's slider stands, if it has one: between detail, 0, and meaning, 1, where the method is
+            fitted to the picture; the nearest position there is. None: where it starts.
         params: the method's knobs.
 
     Raises:
@@ -106,6 +109,7 @@ def explore(
         fit=fit,
         crop=crop,
         seed=seed,
+        view=View(frame=at),
     )
     return as_study(_study.run(_study.prepare(selection, opened, on=device)))
 
@@ -139,8 +143,13 @@ def as_study(result: StudyResult) -> Study:
 
 def without_defaults(selection: Selection) -> Selection:
     """Return the selection with only those knobs that somebody has turned: what a link carries."""
-    plain = _study.defaults(selection)
-    return selection.with_(params=tuple((k, v) for k, v in selection.params if v != plain[k]))
+    turned: dict[str, Value] = {}
+    while True:  # one knob that was turned may move where others stand: a fit to the picture has knobs of its own
+        plain = _study.resolve(selection.with_(params=tuple(turned.items()))).knobs
+        more = {k: v for k, v in selection.params if v != plain[k]}
+        if not more:
+            return selection.with_(params=tuple(turned.items()))
+        turned |= more
 
 
 def catalogue() -> state.Catalogue:

@@ -123,8 +123,69 @@ class Arithmetic:
 
 
 @dataclass(frozen=True)
+class BoardFrame:
+    """The board at one position of its slider.
+
+    Attributes:
+        value: of the slider, as `View.frame` and links have it.
+        place: where on the slider it stands, 0 ... 1.
+        text: the value for people: "0.46", "120".
+        facts: one sentence of what was measured there, or "".
+        height: of the curve over the slider, 0 ... 1, or None where nothing was measured.
+        panels: as the board's own: the same ids, views, scales and channels in the same order, so that nothing jumps.
+        arithmetic: the board's, with the constants of this position.
+    """
+
+    value: float
+    place: float
+    text: str
+    facts: str
+    height: float | None
+    panels: tuple[Panel, ...]
+    arithmetic: Arithmetic | None = None
+
+
+@dataclass(frozen=True)
+class BoardSweep:
+    """A slider and all its positions, so that going through them needs no server.
+
+    Attributes:
+        kind: "balance" | "step"; a balance runs from the colour of low to the colour of high.
+        label: what is slid: "Balance"; `ends` stand at its two ends, `curve` says what the curve shows.
+        frames: by rising place, at least two.
+        start: the position where nobody has moved it.
+        at: the position that the board's own panels show.
+    """
+
+    kind: str
+    label: str
+    ends: tuple[str, str]
+    curve: str
+    frames: tuple[BoardFrame, ...]
+    start: int
+    at: int
+
+    def __post_init__(self) -> None:
+        alike = {tuple((p.id, *map(_form, p.views)) for p in frame.panels) for frame in self.frames}
+        if len(alike) != 1:
+            raise ValueError("frames of one sweep have the same panels, views, scales and channels")
+
+
+def _form(view: PanelView) -> tuple:
+    """What of a view must not change from frame to frame."""
+    maps = tuple((m.label, m.channel, m.values.shape) for m in view.maps)
+    return view.key, view.label, view.kind, view.scale, maps, tuple((b.label, b.channel) for b in view.bars)
+
+
+@dataclass(frozen=True)
 class Board:
-    """The whole board. `size` is (h, w) of the network's input in pixels; `channels` the fused channels shown."""
+    """The whole board.
+
+    Attributes:
+        size: (h, w) of the network's input in pixels.
+        channels: the fused channels shown.
+        sweep: its slider, if it has one; `panels` and `arithmetic` are then those of `sweep.frames[sweep.at]`.
+    """
 
     size: tuple[int, int]
     panels: tuple[Panel, ...]
@@ -132,9 +193,22 @@ class Board:
     arithmetic: Arithmetic | None = None
     caption: str = ""
     credit: str = ""
+    sweep: BoardSweep | None = None
 
     def __getitem__(self, panel: str) -> Panel:
         return next(p for p in self.panels if p.id == panel)
+
+    def at(self, position: int) -> "Board":
+        """Return the board at a position of its slider."""
+        frame = self.sweep.frames[position]
+        shown = {p.id: p.view for p in self.panels}
+        panels = tuple(replace(p, view=shown[p.id]) for p in frame.panels)
+        return replace(self, panels=panels, arithmetic=frame.arithmetic, sweep=replace(self.sweep, at=position))
+
+    def versions(self, panel: str, view: str) -> tuple[PanelView, ...]:
+        """Return a view at every position of the slider: their maps share one range of colours."""
+        panels = [frame.panels for frame in self.sweep.frames] if self.sweep else [self.panels]
+        return tuple(v for found in panels for p in found if p.id == panel for v in p.views if v.key == view)
 
     def with_views(self, chosen: Iterable[tuple[str, str]]) -> "Board":
         """Return the board with these (panel, view) first; a view that a panel does not have changes nothing."""

@@ -106,6 +106,7 @@ def _choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, metavar="PX")
     parser.add_argument("--fit", choices=FITS)
     parser.add_argument("--seed", type=int, help=f"default {plain.seed}")
+    parser.add_argument("--at", type=float, metavar="0…1", help=texts.text("cli.options.at"))
     parser.add_argument("--device", metavar="auto|cuda:0|mps|cpu")
 
 
@@ -127,6 +128,8 @@ def _selection(options: argparse.Namespace) -> Selection:
         for key in ("backbone", "low", "high", "size", "fit", "seed")
         if getattr(options, key) is not None
     }
+    if options.at is not None:
+        given["frame"] = options.at
     if options.method is not None:
         if options.method != selection.method:
             given |= {"params": (), "channels": (), "pin_channel": None}
@@ -150,7 +153,10 @@ def _selection(options: argparse.Namespace) -> Selection:
 def _study(options: argparse.Namespace):  # noqa: ANN202 - StudyResult, which loads torch
     from fusionviz import study
 
-    return study.run(_selection(options), on=options.device)
+    found = study.run(_selection(options), on=options.device)
+    if options.at is not None and found.sweep is None:
+        print(f"fusionviz: {texts.text('cli.no_slider')}", file=sys.stderr)
+    return found
 
 
 def _print_json(value: object) -> None:
@@ -179,6 +185,10 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{report['method']['low']} + {report['method']['high']} -> {shapes['fused']} · {report['provenance']}")
     for a in report["attention"]:
         print(f"{a['name']} ({a['kind']}, {a['axes']}): {a['minimum']:.3f} … {a['maximum']:.3f}, mean {a['mean']:.3f}")
+    if report["balance"]:
+        at = report["balance"]["at"]
+        facts = next(f for f in report["balance"]["curve"] if f["value"] == at)
+        print(" · ".join([f"balance {at:g}", *(f"{k} {v:.3f}" for k, v in facts.items() if k != "value")]))
     print(" · ".join(f"{k} {v:.1f} ms" for k, v in report["timings_ms"].items()) + f" · {report['device']}")
 
 
@@ -373,11 +383,13 @@ def _bench(options: argparse.Namespace) -> None:
     ratio, rounds = found["study_over_bare"], found["rounds"]
     print(f"study.run / bare forward   {ratio:.3f}  ({low:.3f} … {high:.3f}, {rounds} pairs)")
     print(f"prepare / bare forward     {found['prepare_over_bare']:.3f}")
+    if "fit" in found["ms"]:
+        print(f"fit to the picture         {found['ms']['fit']:.0f} ms, once for each picture")
 
 
 def _doctor(options: argparse.Namespace) -> int:
     """Say what works here; exit 1 and the fix if something a lecture needs does not."""
-    from fusionviz import backbones, device, pictures, weights
+    from fusionviz import backbones, device, fits, pictures, weights
 
     problems = []
     try:
@@ -402,6 +414,7 @@ def _doctor(options: argparse.Namespace) -> int:
         "versions": versions,
         "cache": str(folder),
         "cached_weights": cached,
+        "fits": {"folder": str(fits.folder()), "count": len(fits.files())},
         "problems": problems,
     }
     if options.json:
@@ -412,6 +425,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"weights   {len(cached)} in {folder}" + (f": {', '.join(cached)}" if cached else ""))
         if not cached:
             print("          " + texts.text("cli.doctor_no_weights"))
+        print(f"fits      {len(fits.files())} in {fits.folder()}")
     for problem in problems:
         print(f"fusionviz: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -141,6 +141,23 @@ def backbone(
     return opened, notices
 
 
+def backbone_mark(key: str, source: str = "auto", *, seed: int = 0) -> str:
+    """Return a mark of the numbers that `backbone` opens: other numbers have another mark. Opens nothing.
+
+    Args:
+        source, seed: as in `backbone`.
+    """
+    if source == "auto" and (card := pack.backbone_card(key)) is not None:
+        return f"bundled {card.sha256}"
+    if source.startswith("file:"):
+        path = Path(source.removeprefix("file:"))
+        state = path.stat() if path.exists() else None
+        return f"file {path.name} {state.st_size} {state.st_mtime_ns}" if state else "file"
+    if source == "auto" and (path := weights.cached(key)) is not None:
+        return f"published {path.name}"
+    return f"random {seed}"
+
+
 def _bundled(key: str, card: pack.BackboneCard, device: torch.device | str) -> Backbone:
     opened = backbones.load(key, state=pack.backbone_state(key), device=device)
     return replace(opened, provenance=Provenance("bundled", card.file))
@@ -164,9 +181,9 @@ def method(
     """Return an opened method for levels of these channels and strides.
 
     Args:
-        card: of the shipped head whose trained numbers it gets; None leaves them random.
+        card: of the trained head whose trained numbers it gets; None leaves them random.
     """
-    trained = (card.file, card.sha256) if card else ()
+    trained = (card.file, card.sha256, card.group) if card else ()
     name = (key, channels, strides, seed, str(device), tuple(sorted(params.items())), trained)
 
     def make() -> FusionModule:
@@ -179,7 +196,9 @@ def method(
 
 
 def heads(card: pack.HeadCard, levels: tuple[LevelInfo, ...], *, device: torch.device | str = "cpu") -> dict[str, Head]:
-    """Return what reads the maps of a shipped head as classes: "fused", and the baselines "low_only", "high_only".
+    """Return what reads the maps of a trained head as classes: "fused", and the baselines "low_only", "high_only".
+
+    A baseline that was not fitted yet is left out.
 
     Args:
         card: of the method's head; the baselines are those of the same network and levels.
@@ -191,15 +210,16 @@ def heads(card: pack.HeadCard, levels: tuple[LevelInfo, ...], *, device: torch.d
 
     def make(one: pack.HeadCard) -> Head:
         taken = [level for level in levels if level.name in one.levels]
-        head = build_head(one.method, taken, len(one.classes), width=one.width, prediction=one.prediction)
+        knobs = dict(one.params)
+        head = build_head(one.method, taken, len(one.classes), width=one.width, prediction=one.prediction, params=knobs)
         pack.fill_head(head, one)
         return head.to(device)
 
     found = {}
     for reader, name in (("low_only", "low_only"), ("high_only", "high_only"), ("fused", card.method)):
-        one = pack.head(card.backbone, name, card.low, card.high, card.setting)
+        one = card if reader == "fused" else pack.beside(card, name)
         if one is None:
-            return {}
-        key = ("head", one.file, one.sha256, name, str(device))
+            continue
+        key = ("head", one.file, one.sha256, one.group, name, str(device))
         found[reader] = METHODS.get(key, lambda one=one: make(one))
     return found

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class BackboneCard:
 
 @dataclass(frozen=True)
 class HeadCard:
-    """What is known of a shipped head: what it covers, how good it is, and where its numbers lie.
+    """What is known of a trained head, shipped or fitted on this machine: what it covers, and where its numbers lie.
 
     Attributes:
         method: a key of the catalogue, or "low_only" or "high_only".
@@ -74,7 +74,10 @@ class HeadCard:
         parameters: learned numbers, the prediction counted.
         fingerprint: of the method's knobs and the shapes of its numbers, to notice that the method has changed.
         probe: what it answers to a fixed input, to notice that the method's equation has changed.
-        file: its name in `folder()`; `sha256` is of the whole file.
+        file: its name in `folder`; `sha256` is of the whole file.
+        origin: "bundled", or "fitted" on this machine, see `fits`.
+        folder: where the file lies; "" is the pack's own.
+        group: what stands before the names of this head's numbers; "" is the method.
     """
 
     backbone: str
@@ -95,6 +98,22 @@ class HeadCard:
     probe: tuple[float, ...]
     file: str
     sha256: str
+    origin: str = "bundled"
+    folder: str = ""
+    group: str = ""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder or folder()) / self.file
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of a method that has this head's numbers."""
+        if self.origin == "bundled":
+            return Provenance("bundled", f"{self.file.removesuffix('.safetensors')}/{self.method}")
+        if self.steps == 0:
+            return Provenance("random", f"seed {self.seed}")
+        return Provenance("fitted_scenes", f"scenes, {self.steps} steps")
 
 
 _elsewhere: ContextVar[Path | None] = ContextVar("pack_folder", default=None)
@@ -138,7 +157,7 @@ def backbone_state(key: str) -> dict[str, Tensor] | None:
         WeightsError: if the file is missing, or is not the one that the card describes.
     """
     card = backbone_card(key)
-    return None if card is None else dict(_tensors(card.file, card.sha256))
+    return None if card is None else dict(_tensors(folder() / card.file, card.sha256))
 
 
 # --- heads ---------------------------------------------------------------------------------------
@@ -185,11 +204,26 @@ def head_state(card: HeadCard) -> dict[str, Tensor]:
     Raises:
         WeightsError: if the file is missing, or is not the one that the card describes.
     """
-    start = f"{card.method}/"
-    state = {k.removeprefix(start): v for k, v in _tensors(card.file, card.sha256).items() if k.startswith(start)}
+    start = f"{card.group or card.method}/"
+    state = {k.removeprefix(start): v for k, v in _tensors(card.path, card.sha256).items() if k.startswith(start)}
     if not state:
-        raise WeightsError("pack.card", path=folder() / card.file)
+        raise WeightsError("pack.card", path=card.path)
     return state
+
+
+def beside(card: HeadCard, method: str) -> HeadCard | None:
+    """Return the card of another head of the same network and levels, from where `card` is, or None.
+
+    Args:
+        method: "low_only" or "high_only"; of what ships, any.
+
+    Raises:
+        WeightsError: if the pack or the file is damaged.
+    """
+    if card.origin == "bundled":
+        return head(card.backbone, method, card.low, card.high, card.setting)
+    own = replace(card, method=method, group=method, levels=(card.low, card.high), params=())
+    return own if any(name.startswith(f"{method}/") for name in _tensors(card.path, card.sha256)) else None
 
 
 def covers(card: HeadCard, params: Mapping[str, Value]) -> bool:
@@ -208,7 +242,7 @@ def trained_params(card: HeadCard) -> dict[str, Value]:
 
 
 def fill_method(module: FusionModule, card: HeadCard, params: Mapping[str, Value] | None = None) -> None:
-    """Load a head's numbers into its method; from then on the method says that they ship with the project.
+    """Load a head's numbers into its method; from then on the method says where they come from.
 
     Numbers that a knob sets by hand (`FusionModule.by_hand`) are left as the knob has set them once a live knob differs
     from what was trained; as long as none does, the trained ones are loaded.
@@ -225,7 +259,7 @@ def fill_method(module: FusionModule, card: HeadCard, params: Mapping[str, Value
     kept = {name: own[name] for name in module.by_hand if changed and name in own}
     _load(module, {**state, **kept}, card)
     if any(True for _ in module.parameters()):
-        module.trained = Provenance("bundled", f"{card.file.removesuffix('.safetensors')}/{card.method}")
+        module.trained = card.provenance
 
 
 def fill_head(module: nn.Module, card: HeadCard) -> None:
@@ -263,8 +297,7 @@ def _card(path: Path) -> dict | None:
     return content
 
 
-def _tensors(file: str, sha256: str) -> Mapping[str, Tensor]:
-    path = folder() / file
+def _tensors(path: Path, sha256: str) -> Mapping[str, Tensor]:
     try:
         state = path.stat()
     except OSError as cause:

@@ -8,22 +8,101 @@ from torch import Tensor
 
 from fusionviz import fusion, reduce
 from fusionviz.axes import shape_text
-from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance
 from fusionviz.registry import METHODS
 from fusionviz.selection import View
-from fusionviz.study import StudyResult, defaults
+from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits
 from fusionviz.texts import method_text, text
 
 
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
-    """Return what the board shows of a study."""
-    return _Builder(study, view, language).board().with_views(view.views)
+    """Return what the board shows of a study; of one with a slider, at `view.frame`, and every other position too."""
+    board = _Builder(study.at(None), view, language).board()
+    if study.sweep is not None:
+        board = _swept(study, board, view, language)
+    return board.with_views(view.views)
 
 
 def aligned_by_default(study: StudyResult) -> bool:
     """Say whether Low and High first appear as the method sees them: only where the alignment is not random."""
-    return study.result.aligned is not None and study.result.provenance.kind in ("bundled", "pretrained", "fitted")
+    return study.result.aligned is not None and study.result.provenance.kind not in ("analytic", "random")
+
+
+# --- the slider ------------------------------------------------------------------------------------
+_FACTS = {
+    "balance": {"mean": "{:.2f}", "edges": "{:.2f}", "flat": "{:.2f}"},
+    "step": {"loss": "{:.2f}", "miou": "{:.1f}"},
+}
+_CURVE = {"balance": ("mean", 1.0), "step": ("miou", 100.0)}
+"""The fact that the curve over a slider shows, and its largest value: the curve's height is never stretched."""
+
+
+def _swept(study: StudyResult, start: Board, view: View, language: str) -> Board:
+    """Return the board at `view.frame` with all positions of its slider, laid out as at `start`.
+
+    The strongest channels, the order of the bars and which view comes first are those of the start: they would
+    differ from position to position, and the board would jump instead of change.
+    """
+    sweep, kind = study.sweep, study.sweep.kind
+    like_start = replace(view, channels=start.channels)
+    boards = []
+    for frame in sweep.frames:
+        at = replace(study, result=frame.result, prediction=frame.prediction, sweep=None)
+        boards.append(_Builder(at, like_start, language).board())
+    signed = {(p.id, v.key) for b in boards for p in b.panels for v in p.views if v.scale == "signed"}
+    frames = tuple(
+        BoardFrame(
+            frame.value,
+            place,
+            _value(kind, frame),
+            _facts(kind, frame, language),
+            _height(kind, frame),
+            tuple(_like(p, first, signed) for p, first in zip(board.panels, start.panels, strict=True)),
+            board.arithmetic,
+        )
+        for frame, place, board in zip(sweep.frames, _places(sweep), boards, strict=True)
+    )
+    ends = [text(f"sweep.{kind}.{end}", language, value=frames[i].text) for end, i in (("left", 0), ("right", -1))]
+    label, curve = (text(f"sweep.{kind}.{key}", language) for key in ("label", "curve"))
+    slider = BoardSweep(kind, label, tuple(ends), curve, frames, sweep.start, sweep.start)
+    return replace(start, sweep=slider).at(sweep.nearest(view.frame))
+
+
+def _like(panel: Panel, start: Panel, signed: set[tuple[str, str]]) -> Panel:
+    """Lay a panel out as at the start: its numbers, the start's order, and the scale that serves every position."""
+    views = []
+    for view, first in zip(panel.views, start.views, strict=True):
+        changes = {"scale": "signed"} if (panel.id, view.key) in signed else {}
+        if view.kind == "bars":
+            order = {b.channel: rank for rank, b in enumerate(first.bars)}
+            # The pictures beside the bars say which channels these are: they stay.
+            changes |= {"bars": tuple(sorted(view.bars, key=lambda b: order[b.channel])), "maps": first.maps}
+        views.append(replace(view, **changes))
+    return replace(panel, views=tuple(views), view=start.view)
+
+
+def _places(sweep: Sweep) -> list[float]:
+    """Where frames stand on the slider, 0 ... 1: a balance at its value; steps evenly, as the first change most."""
+    values = [f.value for f in sweep.frames]
+    if sweep.kind == "step":
+        values = list(range(len(values)))
+    return [(v - values[0]) / (values[-1] - values[0]) for v in values]
+
+
+def _value(kind: str, frame: Frame) -> str:
+    return f"{frame.value:.0f}" if kind == "step" else f"{frame.value:.2f}"
+
+
+def _facts(kind: str, frame: Frame, language: str) -> str:
+    known = {name: written for name, written in _FACTS[kind].items() if name in frame.facts}
+    parts = [text(f"sweep.{kind}.{n}", language, value=w.format(frame.facts[n])) for n, w in known.items()]
+    return text("sweep.and", language).join(parts)
+
+
+def _height(kind: str, frame: Frame) -> float | None:
+    name, top = _CURVE[kind]
+    return min(max(frame.facts[name] / top, 0.0), 1.0) if name in frame.facts else None
 
 
 class _Builder:
@@ -129,7 +208,7 @@ class _Builder:
         by_hand = step is not None and not step.inputs and bool(METHODS[self.study.selection.method].by_hand)
         chosen = self.study.selection
         trained = self.study.result.provenance.kind == "bundled" and chosen.knobs == defaults(chosen)
-        return by_hand and not trained
+        return by_hand and not trained and not fits(chosen)
 
     def title(self, weight: AttentionMap) -> str:
         return self.say(f"attention.{weight.role}", of=self.say(f"attention.of.{weight.of}"))

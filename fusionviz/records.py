@@ -12,7 +12,7 @@ from fusionviz.axes import expect, shape_text
 from fusionviz.errors import LevelError, ShapeError
 
 # --- where learned numbers come from -------------------------------------------------------------
-_RANK = {"analytic": 0, "bundled": 1, "pretrained": 1, "fitted": 2, "random": 3}
+_RANK = {"analytic": 0, "bundled": 1, "pretrained": 1, "fitted_scenes": 2, "fitted": 2, "random": 3}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Provenance:
 
     Attributes:
         kind: "analytic" (no learned numbers) | "bundled" (trained by this project) | "pretrained" |
-            "fitted" (on this machine) | "random".
+            "fitted_scenes" (on this machine, to drawn scenes) | "fitted" (to one picture) | "random".
         detail: the weights' name, how it was fitted, or the seed.
     """
 

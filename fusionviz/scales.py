@@ -216,18 +216,23 @@ def ranges(board: Board, mode: str = "row") -> dict[tuple[str, str], list[tuple[
     Args:
         mode: "map" | "row" as in `limits`; "all" has one range for Low, High and Fused, as far as what they show
             has the same scale. A view that is not shown gets the range it would have if it were.
+
+    Under a slider a range spans all its positions: a colour means the same number everywhere on it.
     """
-    if mode != "all":
-        return {(p.id, v.key): limits(v, mode) for p in board.panels for v in p.views}
     found = {}
     for panel in board.panels:
         for view in panel.views:
             scale = map_scale(view)
-            arrays = [m.values for m in view.maps]
-            if panel.role in _SHARED:
-                others = [p.shown for p in board.panels if p.role in _SHARED and p.id != panel.id]
-                same = [v for v in others if v.kind == "maps" and map_scale(v) == scale]
-                arrays += [m.values for v in same for m in v.maps]
+            versions = board.versions(panel.id, view.key)
+            if mode == "map":
+                each = zip(*([m.values for m in v.maps] for v in versions), strict=True)
+                found[panel.id, view.key] = [_range(list(arrays), scale) for arrays in each]
+                continue
+            arrays = [m.values for v in versions for m in v.maps]
+            if mode == "all" and panel.role in _SHARED:
+                others = [(p.id, p.shown) for p in board.panels if p.role in _SHARED and p.id != panel.id]
+                same = [(p, v.key) for p, v in others if v.kind == "maps" and map_scale(v) == scale]
+                arrays += [m.values for key in same for v in board.versions(*key) for m in v.maps]
             found[panel.id, view.key] = [_range(arrays, scale)] * len(view.maps)
     return found
 

@@ -16,6 +16,7 @@ SHOWS = ("grid", "mean", "max", "norm", "pca")
 RANGES = ("map", "row", "all")
 GRIDS = (4, 9, 16, 25)
 FITS = ("crop", "pad")
+HEADS = ("auto", "fit")
 PARTS = ("abs", "arg", "re", "im", "domain")
 SEEDS = (0, 2**31 - 1)
 GAMMAS = (0.2, 5.0)
@@ -122,6 +123,8 @@ class Selection:
         fit: "crop" (resize, then a square crop) | "pad" (the whole picture, padded).
         crop: centre of the crop as fractions (x, y) of its free travel, (0.5, 0.5) is the middle.
         seed: seed of every random weight, in SEEDS.
+        head: whose numbers a method gets: "auto" (those that ship, else those of a fit of this machine), or "fit" (the
+            other way round).
         phrase, region, site: for methods that take text, boxes, or an inner site of the network.
         view: how it is drawn.
     """
@@ -137,6 +140,7 @@ class Selection:
     fit: str = "crop"
     crop: tuple[float, float] = (0.5, 0.5)
     seed: int = 0
+    head: str = "auto"
     phrase: str | None = None
     region: tuple[int, int, int, int] | None = None
     site: str | None = None
@@ -148,6 +152,7 @@ class Selection:
         source = self.weights
         known = source in ("auto", "random") or (isinstance(source, str) and len(source) > 5 and source[:5] == "file:")
         _check("weights", source, known, "auto, random, file:PATH")
+        _check("head", self.head, self.head in HEADS, HEADS)
 
     def with_(self, **changes: object) -> "Selection":
         """Return a copy with `changes`; names of `View` fields go to the view."""

@@ -17,6 +17,7 @@ from fusionviz.selection import (
     FITS,
     GAMMAS,
     GRIDS,
+    HEADS,
     PARTS,
     RANGES,
     SEEDS,
@@ -47,7 +48,7 @@ class Catalogue:
 KNOB = "k."
 _VIEW = re.compile(r"[a-z0-9-]{1,40}")
 KEYS = (
-    *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed"),
+    *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed", "head"),
     *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "at", "lang"),
 )
 """Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
@@ -80,6 +81,8 @@ def write_query(selection: Selection) -> dict[str, str]:
         query["crop"] = ",".join(write(float(part)) for part in s.crop)
     if s.seed:
         query["seed"] = str(s.seed)
+    if s.head != "auto":
+        query["head"] = s.head
     for key, value, default in (
         ("show", v.show, plain.show),
         ("grid", v.grid, plain.grid),
@@ -154,6 +157,7 @@ class _Reader:
             fit=self.choice("fit", FITS, plain.fit),
             crop=self.numbers("crop", float, 2, 0, 1) or plain.crop,
             seed=self.number("seed", int, *SEEDS, plain.seed),
+            head=self.choice("head", HEADS, plain.head),
             view=self.view(),
         )
         return selection, tuple(self.notices)

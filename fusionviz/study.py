@@ -6,6 +6,7 @@ result = study.run(prepared)             one forward pass of backbone and method
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, trace, weights
+from fusionviz import fits as own_fits
 from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
@@ -22,6 +24,7 @@ from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
 from fusionviz.registry import METHODS
 from fusionviz.selection import Selection, Value, pair
+from fusionviz.training import picture_fit
 from fusionviz.training.heads import Head
 from fusionviz.training.metrics import Score
 
@@ -97,6 +100,9 @@ class Prepared:
         selection: with levels and knobs filled in.
         tensor: the network's input [1 3 h w], on the device.
         heads: what reads the maps as classes, by reader; {} where no trained head covers the selection.
+        fits: the method is fitted to this picture before it runs, see `fits`.
+        card: of the trained head whose numbers the method has, or None.
+        own: the fit of this machine that it comes from, if it does.
         truth: classes and instances [1 h w] of a scene.
         notices: what had to be said, for example about damaged weights.
         open_ms: milliseconds of opening and fitting the picture.
@@ -113,6 +119,9 @@ class Prepared:
     truth: tuple[Tensor, Tensor] | None = None
     notices: tuple[FusionvizError, ...] = ()
     open_ms: float = 0.0
+    fits: bool = False
+    card: pack.HeadCard | None = None
+    own: own_fits.Fit | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ class StudyResult:
     Attributes:
         seen: the picture exactly as the network saw it.
         guesses: the five likeliest classes, where the backbone has trained weights; else ().
-        timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran.
+        timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran; and
+            of "fit", where the method was fitted to this picture.
         prediction: what linear readings of the maps say, where trained heads cover the selection; else None.
         sweep: the study at every position of its slider, if it has one; `result` is one of its frames.
         peak_bytes: the most that torch held on a CUDA device during the run, open models and all; else None.
@@ -178,13 +188,14 @@ class StudyResult:
         inputs = [s for s in self.result.trace if s.op == "input"]
         chosen = self.selection
         strides = tuple(self.pyramid[n].stride[0] for n in level_names(chosen, self.pyramid))
-        return _macs(chosen.method, tuple(tuple(s.tensor.shape) for s in inputs), strides, chosen.params)
+        align = "project" if self.sweep is not None and self.sweep.kind == "balance" else None
+        return _macs(chosen.method, tuple(tuple(s.tensor.shape) for s in inputs), strides, chosen.params, align)
 
 
 @lru_cache(maxsize=256)
-def _macs(method: str, shapes: tuple, strides: tuple, params: tuple) -> dict[str, int]:
+def _macs(method: str, shapes: tuple, strides: tuple, params: tuple, align: str | None) -> dict[str, int]:
     with torch.device("meta"):  # shapes only: a wide pyramid's weights would take a second to draw
-        module = fusion.build(method, tuple(s[1] for s in shapes), strides, **dict(params))
+        module = fusion.build(method, tuple(s[1] for s in shapes), strides, align=align, **dict(params))
     return trace.costs(module, shapes)
 
 
@@ -214,7 +225,10 @@ def resolve(selection: Selection) -> Selection:
     if names.index(low) >= names.index(high):
         raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
     selection = selection.with_(low=low, high=high)
-    card = shipped(selection)
+    if fits(selection):
+        plain = {"width": picture_fit.width(_channels(selection)), "norm": "none"}
+        return selection.with_(params=tuple(spec.parse({**plain, **selection.knobs}).items()))
+    card = covering(selection) or shipped(selection)
     trained = {}
     if card is not None:
         state = {k.removeprefix("fusion."): v for k, v in pack.head_state(card).items()}
@@ -240,6 +254,39 @@ def shipped(selection: Selection) -> pack.HeadCard | None:
     if selection.weights != "auto":
         return None
     return pack.head(selection.backbone, selection.method, selection.low, selection.high)
+
+
+def covering(selection: Selection) -> pack.HeadCard | None:
+    """Return the card of the trained head whose numbers the method gets, or None; its levels are named.
+
+    What ships comes before a fit of this machine, unless the selection asks for the fit.
+    """
+    card = shipped(selection)
+    card = card if card is not None and pack.covers(card, selection.knobs) else None
+    if card is not None and selection.head != "fit":
+        return card
+    own, _ = own_fits.find(own_fits.subject(selection))
+    return own.card if own is not None else card
+
+
+def fits(selection: Selection) -> bool:
+    """Say whether the method is fitted to the picture without labels, for a selection with named levels.
+
+    So it is where it chooses between two levels and no trained head covers it; unless a knob that sets the weight was
+    turned by hand, or the levels are to meet in more channels than their projections have directions.
+    """
+    spec = fusion.spec(selection.method)
+    if not spec.weighs or spec.takes != "pair" or covering(selection) is not None:
+        return False
+    plain = picture_fit.width(_channels(selection))
+    knobs = spec.parse({"width": plain, **selection.knobs})
+    by_hand = any(knobs[key] != spec.param(key).default for key in METHODS[spec.key].weight_knobs)
+    return not by_hand and knobs["width"] <= max(plain, min(picture_fit.MOST_WIDTH, *_channels(selection)))
+
+
+def _channels(selection: Selection) -> tuple[int, int]:
+    found = {level.name: level.channels for level in backbones.info(selection.backbone).levels}
+    return found[selection.low], found[selection.high]
 
 
 def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.device | str | None = None) -> Prepared:
@@ -271,15 +318,18 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
-    card = shipped(selection)
-    if card is not None and not pack.covers(card, selection.knobs):
-        card = None
-    method = models.method(
-        selection.method, channels, strides, seed=selection.seed, device=where, card=card, **selection.knobs
-    )
+    card, fitted = covering(selection), fits(selection)
+    build = {**selection.knobs, "align": "project"} if fitted else selection.knobs
+    method = models.method(selection.method, channels, strides, seed=selection.seed, device=where, card=card, **build)
     heads = models.heads(card, info.levels, device=where) if card is not None else {}
+    own, unusable = None, ()
+    if card is None or card.origin == "fitted":
+        own, unusable = own_fits.find(own_fits.subject(selection))
+    notices = (*notices, *unusable)
     open_ms = clock.read()["picture"]
-    return Prepared(selection, picture, seen, tensor, opened, method, where, heads, truth, notices, open_ms)
+    return Prepared(
+        selection, picture, seen, tensor, opened, method, where, heads, truth, notices, open_ms, fitted, card, own
+    )
 
 
 def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: str | None = None) -> StudyResult:
@@ -316,10 +366,18 @@ def _forward(p: Prepared) -> StudyResult:
     device.reset_peak(p.device)
     with clock.part("backbone"):
         pyramid, logits = p.backbone(p.tensor)
+    levels = [pyramid[name] for name in level_names(p.selection, pyramid)]
+    method, sweep, at = p.method, None, p.selection.view.frame
+    if p.fits and all(level.tensor.isfinite().all() for level in levels):  # to what is no number, nothing can be fitted
+        with clock.part("fit"):
+            methods, sweep = _fitted(p, *levels)
+        method = methods[sweep.nearest(at)]
     with clock.part("fusion"):
-        levels = [pyramid[name] for name in level_names(p.selection, pyramid)]
-        result = p.method(*levels, context=Context(picture=p.tensor))
+        result = method(*levels, context=Context(picture=p.tensor))
     guesses = _guesses(p, logits) if pyramid.provenance.kind in ("pretrained", "bundled") else ()
+    prediction = _prediction(p, pyramid, result) if p.heads else None
+    if p.own is not None and len(p.own.moments) > 1:
+        sweep = _trained(p, pyramid, Frame(p.own.card.steps, result, prediction))
     return StudyResult(
         p.selection,
         p.picture,
@@ -331,24 +389,84 @@ def _forward(p: Prepared) -> StudyResult:
         str(p.device),
         device.peak_bytes(p.device),
         p.notices,
-        _prediction(p, pyramid, result) if p.heads else None,
-    )
+        prediction,
+        sweep,
+    ).at(at)
 
 
-def _prediction(p: Prepared, pyramid: FeaturePyramid, result: FusionResult) -> Prediction:
+def _fitted(p: Prepared, low: FeatureMap, high: FeatureMap) -> tuple[tuple[FusionModule, ...], Sweep]:
+    """Fit the method to the picture for every balance; the maps that meet are the same in all and are kept once."""
+    values = picture_fit.balances(low)
+    methods = picture_fit.fit(p.method, low, high, values)
+    context, edges = Context(picture=p.tensor), picture_fit.edges(p.tensor, low)
+    met: dict[str, Tensor] = {}
+    frames = []
+    for value, method in zip(values, methods, strict=True):
+        result = method(low, high, context=context, trace=trace.Reusing(met))
+        met = met or trace.before(result.trace, *(m.tensor for m in result.aligned))
+        facts = picture_fit.measure(result.attention[method.spec.weighs], edges)
+        frames.append(Frame(value, result, facts=facts))
+    return methods, Sweep("balance", tuple(frames), values.index(0.5))
+
+
+def _trained(p: Prepared, pyramid: FeaturePyramid, last: Frame) -> Sweep:
+    """Return the study at every step of the fit at which its numbers were kept; `last` is where the fit stands."""
+    levels = [pyramid[name] for name in level_names(p.selection, pyramid)]
+    frames = []
+    for moment in p.own.moments:
+        facts = {"loss": moment.loss, "miou": moment.miou}
+        if moment.step == last.value:
+            frames.append(replace(last, facts=facts))
+            continue
+        method, head = at_moment(p, moment)
+        result = method(*levels, context=Context(picture=p.tensor))
+        frames.append(Frame(moment.step, result, _prediction(p, pyramid, result, head, last.prediction), facts))
+    return Sweep("step", tuple(frames), len(frames) - 1)
+
+
+def at_moment(p: Prepared, moment: own_fits.Moment) -> tuple[FusionModule, Head]:
+    """Return copies of method and head with the numbers that this machine's fit had at a moment."""
+    card = p.own.card_at(moment)
+    final = {k.removeprefix("fusion."): v for k, v in pack.head_state(p.own.card).items()}
+    plain = {**dict(p.own.card.params), **p.method.trained_knobs(final)}
+    by_hand = {} if plain == p.selection.knobs else p.selection.knobs  # a knob that was turned holds at every step
+    method, head = copy.deepcopy(p.method), copy.deepcopy(p.heads["fused"])
+    method.trained = None
+    pack.fill_method(method, card, by_hand)
+    pack.fill_head(head, card)
+    return method, head
+
+
+def _prediction(
+    p: Prepared,
+    pyramid: FeaturePyramid,
+    result: FusionResult,
+    head: Head | None = None,
+    beside: Prediction | None = None,
+) -> Prediction:
+    """Return what readings of the maps say.
+
+    Args:
+        head: that reads the fused map; None: the one that is open.
+        beside: a prediction of the same picture, whose readings of one level alone are these too.
+    """
     size = tuple(p.tensor.shape[-2:])
     pair = (pyramid[p.selection.low], pyramid[p.selection.high])
-    scores = {name: p.heads[name](pair, size) for name in ("low_only", "high_only")}
-    scores["fused"] = p.heads["fused"].read(result.fused.tensor, size)
+    alone = [name for name in ("low_only", "high_only") if name in p.heads]  # a fit that was stopped has none yet
+    scores = {} if beside else {name: p.heads[name](pair, size) for name in alone}
+    scores["fused"] = (head or p.heads["fused"]).read(result.fused.tensor, size)
     maps = {name: s.argmax(1).to(torch.uint8).cpu() for name, s in scores.items()}  # [1 h w]
-    classes, miou = shipped(p.selection).classes, {}
+    classes, miou = p.card.classes, {}
     if p.truth is not None:
         for name, said in maps.items():
             score = Score(len(classes))
             score.add(said, *p.truth)
             miou[name] = score.read()["miou"]
     truth = p.truth[0][0].to(torch.uint8) if p.truth is not None else None
-    return Prediction(classes, {name: m[0] for name, m in maps.items()}, truth, miou)
+    said = {name: m[0] for name, m in maps.items()}
+    if beside:
+        said, miou = {**beside.maps, **said}, {**beside.miou, **miou}
+    return Prediction(classes, said, truth, miou)
 
 
 def _guesses(p: Prepared, logits: Tensor) -> tuple[Guess, ...]:
@@ -438,6 +556,7 @@ def report(study: StudyResult) -> dict:
         "provenance": study.provenance.kind,
         "classes": [{"label": g.label, "probability": g.probability} for g in study.guesses],
         "prediction": _said(study.prediction),
+        "balance": _balance(study),
         "timings_ms": dict(study.timings),
         "costs": study.costs(),
         "device": study.device,
@@ -449,6 +568,15 @@ def report(study: StudyResult) -> dict:
 
 def _said(prediction: Prediction | None) -> dict | None:
     return None if prediction is None else {"classes": list(prediction.classes), "miou": dict(prediction.miou)}
+
+
+def _balance(study: StudyResult) -> dict | None:
+    """The curve between detail and meaning of a fit to this picture, and where on it the study stands."""
+    if study.sweep is None or study.sweep.kind != "balance":
+        return None
+    frames = study.sweep.frames
+    at = frames[study.sweep.nearest(study.selection.view.frame)].value
+    return {"at": at, "curve": [{"value": f.value, **f.facts} for f in frames]}
 
 
 def _plain(provenance: Provenance) -> dict[str, str]:

@@ -24,10 +24,11 @@ def test_explore_gives_what_the_readme_says() -> None:
     picture = fv.open("sample:coffee")
     found = fv.explore(picture, backbone="resnet18", method="aff", low="s4", high="s16", size=96, r=8)
     assert found.pyramid["s4"].tensor.shape[1] == 64
+    assert found.result.provenance.kind == "fitted"
     assert found.result.outputs["fused"].tensor.ndim == 4
     assert found.result.attention["low"].tensor.shape == found.result.outputs["fused"].tensor.shape
     assert found.prediction is None  # no trained head covers this network
-    assert set(found.timings) == {"picture", "backbone", "fusion"}
+    assert set(found.timings) == {"picture", "backbone", "fit", "fusion"}
     assert "Attentional Feature Fusion" in [t.get_text() for t in found.figure().texts]
     query = state.parse_text(found.link())
     assert query["k.r"] == "8"
@@ -121,3 +122,18 @@ def test_what_nobody_turned_is_as_trained() -> None:
     assert found.result.provenance.kind == "bundled"
     assert found.prediction is not None
     assert fv.explore(method="fpn", width=256).result.provenance.kind == "random"
+
+
+def test_a_fitted_study_stands_where_it_is_told() -> None:
+    one, other = (fv.explore("sample:coffee", "resnet18", "wsum", size=64, at=at) for at in (0.1, 0.9))
+    assert one.result.attention["low"].tensor[0, 0] > other.result.attention["low"].tensor[0, 0]
+    assert state.parse_text(one.link())["at"] == "0.1"
+
+
+def test_a_link_keeps_a_knob_that_another_knob_has_moved() -> None:
+    from fusionviz import api, study
+
+    # Turning r leaves what was trained, and a fit to the picture has a width and a norm of its own; not these.
+    found = fv.explore(size=64, r=8, width=64, norm="bn")
+    again, _ = state.read(state.parse_text(found.link()), api.catalogue())
+    assert study.resolve(again) == found.selection

@@ -29,6 +29,16 @@ def test_both_sides_do_the_same_work(monkeypatch) -> None:
     assert 0 < low <= found["study_over_bare"] <= high
 
 
+def test_a_fit_to_the_picture_is_no_part_of_the_ratio(monkeypatch) -> None:
+    fitted = []
+    prepare, work = study.prepare, study.run
+    monkeypatch.setattr(study, "prepare", lambda s, *p, on: prepare(s.with_(size=64), *p, on=on))
+    monkeypatch.setattr(study, "run", lambda p: fitted.append(p.fits) or work(p))
+    found = bench.run("squeezenet1_0", "wsum", rounds=1, on="cpu")
+    assert fitted == [True] + [False] * (1 + bench.WARM_UP)
+    assert found["ms"]["fit"] > 0
+
+
 @pytest.mark.parametrize("rounds", [0, -3])
 def test_no_rounds_give_no_ratio(rounds: int) -> None:
     with pytest.raises(ParameterError, match="rounds"):

@@ -40,9 +40,29 @@ def test_run_prints_lines_for_people(capsys) -> None:
     assert "random" in out
 
 
+def test_run_stands_where_the_slider_is_told_to(capsys) -> None:
+    code, out, err = run(capsys, "run", *SMALL, "--method", "wsum", "--at", "0.9", "--json")
+    assert (code, err) == (0, "")
+    balance = json.loads(out)["balance"]
+    assert balance["at"] == 0.9
+    means = [point["mean"] for point in balance["curve"]]
+    assert means == sorted(means, reverse=True)
+    _, out, _ = run(capsys, "run", *SMALL, "--method", "wsum", "--at", "0.9")
+    assert "balance 0.9" in out
+
+
+def test_a_slider_that_is_not_there_is_said_and_stops_nothing(capsys) -> None:
+    code, out, err = run(capsys, "run", *SMALL, "--method", "add", "--at", "0.9")
+    assert code == 0
+    assert "add" in out
+    assert "--at" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["run", *SMALL, "--at", "-1"], "frame"),
+        (["run", *SMALL, "--at", "middle"], "--at"),
         (["run", *SMALL, "--method", "af"], "aff"),
         (["run", *SMALL, "--method", "aff", "--set", "r=3"], "1, 2, 4, 8, 16"),
         (["run", *SMALL, "--method", "aff", "--set", "r"], "KNOB=VALUE"),

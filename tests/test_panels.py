@@ -16,9 +16,17 @@ BASE = Selection(picture="sample:coffee", backbone="resnet18", size=96)
 VIT = Selection(picture="sample:coffee", backbone="vit_b_16")
 
 
+def as_drawn(selection: Selection) -> study.StudyResult:
+    """Return a study whose weights are as drawn: a method that chooses is not fitted to the picture, so no slider."""
+    wide = {"width": 64} if fusion.spec(selection.method).weighs else {}
+    selection = selection.with_(params=tuple({**wide, **selection.knobs}.items()))
+    return study.run(replace(study.prepare(selection), fits=False))
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, study.StudyResult]:
-    return {m: study.run(BASE.with_(method=m)) for m in fusion.names()}
+    by_hand = {"wsum": (("alpha", 0.4),)}
+    return {m: as_drawn(BASE.with_(method=m, params=by_hand.get(m, ()))) for m in fusion.names()}
 
 
 @pytest.mark.parametrize("method", fusion.names())
@@ -250,6 +258,116 @@ def test_bars_stand_beside_the_channels_that_the_gate_weighs(on: str) -> None:
     bars = panels.build(result, View(), "en")["weight"].shown
     for m in bars.maps:
         assert np.array_equal(m.values, weighed[0, m.channel].numpy())
+
+
+# --- the slider ------------------------------------------------------------------------------------
+BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def swept(kind: str = "balance", method: str = "wsum") -> study.StudyResult:
+    """Return a study with a slider made of five runs with other weights."""
+    runs = [as_drawn(BASE.with_(method="wsum", params=(("alpha", 1 - value),))) for value in BALANCES]
+    facts = [{"mean": 1 - value, "edges": 0.5, "flat": 0.25} for value in BALANCES]
+    values = BALANCES
+    if method == "aff":  # other weights altogether: other channels are the strongest, other bars the longest
+        runs = [as_drawn(BASE.with_(method="aff", seed=seed)) for seed in range(5)]
+    if kind == "step":
+        values = (0, 10, 20, 100, 400)
+        facts = [{"loss": 2.0 - 0.3 * i, "miou": 20.0 * i} for i in range(5)]
+    frames = [study.Frame(float(v), r.result, facts=f) for v, r, f in zip(values, runs, facts, strict=True)]
+    return replace(runs[2], sweep=study.Sweep(kind, tuple(frames), 2))
+
+
+def test_a_study_without_a_slider_has_a_board_without_one(found: dict) -> None:
+    assert panels.build(found["aff"], View(), "en").sweep is None
+
+
+@pytest.mark.parametrize("method", ["wsum", "aff"])
+@pytest.mark.parametrize("view", [View(), View(show="mean", grid=4), View(pin_channel=50)])
+def test_every_position_shows_the_channels_of_the_start(method: str, view: View) -> None:
+    result = swept(method=method)
+    board = panels.build(result, view, "en")
+    start = panels.build(replace(result.at(None), sweep=None), view, "en")
+    assert board.channels == start.channels
+    fused = [reduce.strongest(f.result.fused.tensor, view.grid) for f in result.sweep.frames]
+    assert len(set(fused)) > 1, "left alone, other channels would come first"
+    for frame in board.sweep.frames:
+        for panel, first in zip(frame.panels, start.panels, strict=True):
+            assert panel.view == first.view
+            for seen, was in zip(panel.views, first.views, strict=True):
+                assert [m.channel for m in seen.maps] == [m.channel for m in was.maps]
+                assert [b.channel for b in seen.bars] == [b.channel for b in was.bars]
+
+
+def test_every_position_shows_its_own_numbers() -> None:
+    result = swept(method="aff")
+    board = panels.build(result, View(views=(("weight", "channels"),)), "en")
+    for frame, was in zip(board.sweep.frames, result.sweep.frames, strict=True):
+        shown = {p.id: p for p in frame.panels}
+        for m in shown["fused"].shown.maps:
+            assert np.array_equal(m.values, was.result.fused.tensor[0, m.channel].numpy())
+        weight = was.result.attention["low"].tensor[0]
+        seen = {v.key: v for v in shown["weight"].views}
+        for m in seen["channels"].maps:
+            assert np.array_equal(m.values, weight[m.channel].numpy())
+        for bar in seen["bars"].bars:
+            assert bar.value == pytest.approx(float(weight[bar.channel].mean()), abs=1e-6)
+    assert board["weight"].shown.key == "channels"
+
+
+def test_one_scale_serves_every_position() -> None:
+    result = swept(method="aff")
+    frames = list(result.sweep.frames)
+    fused = frames[0].result.fused
+    positive = replace(fused, tensor=fused.tensor.abs())
+    frames[0] = replace(frames[0], result=replace(frames[0].result, outputs={"fused": positive}))
+    board = panels.build(replace(result, sweep=replace(result.sweep, frames=tuple(frames))), View(), "en")
+    assert {next(p for p in f.panels if p.id == "fused").shown.scale for f in board.sweep.frames} == {"signed"}
+    (lowest, highest), *_ = scales.ranges(board)["fused", "fused"]
+    far = max(float(np.abs(m.values).max()) for f in board.sweep.frames for m in f.panels[-1].shown.maps)
+    assert (lowest, highest) == pytest.approx((-far, far))
+    per_map = scales.ranges(board, "map")["fused", "fused"][0]
+    assert per_map[1] == max(float(np.abs(f.panels[-1].shown.maps[0].values).max()) for f in board.sweep.frames)
+
+
+def test_the_board_stands_where_the_view_says() -> None:
+    result = swept()
+    for frame, at in ((None, 2), (0.0, 0), (0.7, 3), (9.0, 4)):
+        board = panels.build(result, View(frame=frame), "en")
+        assert board.sweep.at == at
+        assert board.arithmetic.constants["low"] == pytest.approx(1 - BALANCES[at])
+        assert board["weight"].shown.bars[0].value == pytest.approx(1 - BALANCES[at])
+        assert board.channels == panels.build(result, View(), "en").channels
+
+
+@pytest.mark.parametrize(
+    ("language", "balance", "step"),
+    [
+        ("en", "mean weight of low 0.75 · on edges 0.50 · on flat parts 0.25", "loss 1.70 · mIoU 20.0"),
+        ("zh", "低层权重均值 0.75，边缘处 0.50，平坦处 0.25", "损失 1.70，mIoU 20.0"),
+    ],
+)
+def test_facts_are_a_sentence(language: str, balance: str, step: str) -> None:
+    slid = panels.build(swept(), View(), language).sweep
+    assert slid.frames[1].facts == balance
+    assert [f.text for f in slid.frames] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
+    assert [f.height for f in slid.frames] == [1, 0.75, 0.5, 0.25, 0]
+    assert [f.place for f in slid.frames] == list(BALANCES)
+    trained = panels.build(swept("step"), View(), language).sweep
+    assert trained.frames[1].facts == step
+    assert [f.text for f in trained.frames] == ["0", "10", "20", "100", "400"]
+    assert [f.place for f in trained.frames] == [0, 0.25, 0.5, 0.75, 1], "the first steps change most"
+    assert trained.ends == ("0", "400")
+    assert [f.height for f in trained.frames] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_facts_that_were_not_measured_are_left_out() -> None:
+    result = swept()
+    frames = tuple(replace(f, facts={"mean": 0.5}) for f in result.sweep.frames[:1]) + tuple(
+        replace(f, facts={}) for f in result.sweep.frames[1:]
+    )
+    slid = panels.build(replace(result, sweep=replace(result.sweep, frames=frames)), View(), "en").sweep
+    assert [(f.facts, f.height) for f in slid.frames[:2]] == [("mean weight of low 0.50", 0.5), ("", None)]
 
 
 def test_a_stride_that_differs_by_axis_is_written_twice() -> None:

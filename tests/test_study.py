@@ -22,10 +22,11 @@ def test_one_study_has_everything() -> None:
     assert (found.selection.low, found.selection.high) == ("s4", "s16")
     assert found.low.size == (24, 24)
     assert found.high.size == (6, 6)
-    assert found.result.fused.tensor.shape == (1, 64, 24, 24)
-    assert found.provenance.kind == "random"
+    assert found.result.fused.tensor.shape == (1, 24, 24, 24)
+    assert found.result.provenance.kind == "fitted"  # to this picture: no trained head covers this network
+    assert found.provenance.kind == "random"  # but the network is random
     assert found.guesses == ()  # random weights recognise nothing
-    assert set(found.timings) == {"picture", "backbone", "fusion"}
+    assert set(found.timings) == {"picture", "backbone", "fit", "fusion"}
     assert all(ms > 0 for ms in found.timings.values())
     assert found.seen.shown.shape == (96, 96, 3)
     assert not found.result.fused.tensor.requires_grad
@@ -98,11 +99,11 @@ def test_mistakes_are_answered_with_the_choices(change: dict, error: type, words
 def test_one_stride_networks_fuse_two_depths_without_alignment() -> None:
     info = backbones.info("vit_b_16")
     assert info.default_low != info.default_high
-    found = study.run(Selection(backbone="vit_b_16", method="wsum"))
+    found = study.run(Selection(backbone="vit_b_16", method="wsum", params=(("alpha", 0.7),)))
     assert found.result.provenance.kind == "analytic"  # equal levels: nothing to learn, and alpha is set by hand
     assert found.provenance.kind == "random"  # but the backbone is
     low, high = found.low.tensor, found.high.tensor
-    assert torch.allclose(found.result.fused.tensor, 0.5 * low + 0.5 * high, atol=1e-6)
+    assert torch.allclose(found.result.fused.tensor, 0.7 * low + 0.3 * high, atol=1e-6)
 
 
 def test_the_share_of_low_can_be_read_after_the_run() -> None:
@@ -226,3 +227,65 @@ def test_a_trained_knob_stands_where_it_was_trained() -> None:
     assert found.result.attention["low"].tensor[0, 0].item() == pytest.approx(alpha, abs=1e-6)
     turned = study.run(mine.with_(params=(("alpha", 0.9),)))
     assert turned.result.attention["low"].tensor[0, 0].item() == pytest.approx(0.9, abs=1e-6)
+
+
+def test_a_method_that_chooses_is_fitted_where_no_head_was_trained() -> None:
+    found = study.run(SMALL)
+    sweep = found.sweep
+    assert sweep.kind == "balance"
+    assert [f.value for f in sweep.frames] == sorted(f.value for f in sweep.frames)
+    assert sweep.frames[sweep.start].value == 0.5
+    assert found.result is sweep.frames[sweep.start].result
+    for frame in sweep.frames:
+        assert frame.result.provenance.detail == f"this picture, balance {frame.value:g}"
+        assert set(frame.facts) == {"mean", "edges", "flat"}
+        assert frame.facts["mean"] == pytest.approx(frame.result.attention["low"].tensor.mean().item(), abs=1e-6)
+        steps = [(s.key, s.inputs, s.parameters) for s in frame.result.trace]
+        assert steps == [(s.key, s.inputs, s.parameters) for s in found.result.trace]
+    met = {id(m.tensor) for f in sweep.frames for m in f.result.aligned}
+    assert len(met) == 2  # the maps that meet are kept once
+    assert [s.key for s in found.result.trace][:5] == ["low", "high", "low_project", "high_project", "high_resize"]
+
+
+def test_the_slider_chooses_a_frame() -> None:
+    found = study.run(SMALL.with_(method="highway", frame=0.93))
+    assert found.result is next(f.result for f in found.sweep.frames if f.value == 0.95)
+    assert study.report(found)["balance"]["at"] == 0.95
+    assert len(study.report(found)["balance"]["curve"]) == len(found.sweep.frames)
+    assert found.at(None).result is found.sweep.frames[found.sweep.start].result
+
+
+@pytest.mark.parametrize(
+    ("change", "fitted"),
+    [
+        ({}, True),
+        ({"weights": "random", "backbone": "scene_resnet"}, True),
+        ({"backbone": "scene_resnet", "params": (("r", 8),)}, True),
+        ({"params": (("width", 64), ("norm", "bn"), ("resize", "nearest"))}, True),
+        ({"method": "wsum"}, True),
+        ({"backbone": "scene_resnet"}, False),  # a trained head covers it
+        ({"method": "se"}, False),  # it does not choose between levels
+        ({"method": "wsum", "params": (("alpha", 0.7),)}, False),  # the weight is set by hand
+        ({"method": "highway", "params": (("b_T", -8.0),)}, False),  # and so is where its mean lies
+        ({"params": (("width", 68),)}, False),  # the low level has 64 channels: there are no more directions
+    ],
+)
+def test_what_is_fitted_and_what_is_not(change: dict, fitted: bool) -> None:
+    chosen = SMALL.with_(**change)
+    found = study.run(chosen)
+    assert (found.sweep is not None) == fitted
+    assert (found.result.provenance.kind == "fitted") == fitted
+    assert ("fit" in found.timings) == fitted
+    assert (study.report(found)["balance"] is not None) == fitted
+    assert study.resolve(found.selection) == found.selection
+    if fitted:
+        assert found.selection.knobs["width"] == chosen.knobs.get("width", 24)
+        assert found.costs()["parameters"] == sum(p.numel() for p in study.prepare(chosen).method.parameters())
+
+
+def test_a_fit_leaves_the_opened_method_as_it_was() -> None:
+    prepared = study.prepare(SMALL)
+    before = {k: v.clone() for k, v in prepared.method.state_dict().items()}
+    study.run(prepared)
+    assert all(torch.equal(v, before[k]) for k, v in prepared.method.state_dict().items())
+    assert prepared.method.provenance.kind == "random"

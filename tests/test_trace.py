@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusionviz.trace import CostTrace, NullTrace, TimedTrace, Trace, costs
+from fusionviz.trace import CostTrace, NullTrace, Reusing, TimedTrace, Trace, before, costs
 
 
 class Toy(nn.Module):
@@ -44,6 +44,26 @@ def test_null_trace_computes_the_same_and_keeps_nothing() -> None:
     module, trace, (x, y) = Toy(), NullTrace(), maps()
     assert torch.equal(module(x, y, trace), module(x, y, Trace()))
     assert trace.steps == ()
+
+
+def test_what_came_before_is_used_again() -> None:
+    first, (x, y), toy = Trace(), maps(), Toy()
+    toy(x, y, first)
+    known = before(first.steps, first.steps[2].tensor)
+    assert list(known) == ["sum"]
+    assert set(before(first.steps, first.steps[3].tensor)) == {"sum", "fused"}
+    toy.conv.weight.data.mul_(2)
+    again = Reusing(known)
+    toy(x, y, again)
+    assert again.steps[2].tensor is first.steps[2].tensor
+    assert not torch.equal(again.steps[3].tensor, first.steps[3].tensor)
+    assert [(s.key, s.inputs, s.parameters) for s in again.steps] == [
+        (s.key, s.inputs, s.parameters) for s in first.steps
+    ]
+    whole = Reusing(before(first.steps, first.steps[3].tensor))
+    toy(x, y, whole)
+    assert whole.steps[3].tensor is first.steps[3].tensor
+    assert whole.steps[3].parameters == 3 * 5 * 9 + 5
 
 
 def test_a_step_counts_the_module_it_is_told_to() -> None:

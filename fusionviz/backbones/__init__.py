@@ -18,10 +18,11 @@ from torch import Tensor
 
 from fusionviz.backbones import _cache, bundled, torchvision
 from fusionviz.backbones._base import Backbone, BackboneInfo, Recipe, describe, open_backbone
+from fusionviz.backbones._cache import cache_home
 from fusionviz.errors import UnknownNameError
 from fusionviz.registry import nearest
 
-__all__ = ("Backbone", "BackboneInfo", "family", "info", "load", "names", "title")
+__all__ = ("Backbone", "BackboneInfo", "cache_home", "family", "info", "load", "names", "title")
 
 _known: dict[str, BackboneInfo] = {}
 _looking = threading.Lock()

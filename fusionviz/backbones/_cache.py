@@ -18,15 +18,18 @@ from fusionviz.backbones._base import BackboneInfo
 from fusionviz.records import LevelInfo, Preprocessing
 
 
+def cache_home() -> Path:
+    """Return the folder of all that fusionviz keeps between runs: $FUSIONVIZ_CACHE, or one in the user's cache."""
+    home = os.environ.get("FUSIONVIZ_CACHE")
+    return Path(home or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusionviz")
+
+
 def folder(*versions: str) -> Path:
     """Return where descriptions made by this code and these versions lie."""
-    home = os.environ.get("FUSIONVIZ_CACHE")
-    if not home:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusionviz"
     stamp = hashlib.sha256("\n".join((fusionviz.__version__, torch.__version__, *versions)).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         stamp.update(source.read_bytes())
-    return Path(home) / "backbones" / stamp.hexdigest()[:16]
+    return cache_home() / "backbones" / stamp.hexdigest()[:16]
 
 
 def read(path: Path) -> BackboneInfo | None:

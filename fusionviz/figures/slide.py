@@ -151,7 +151,7 @@ class _Slide:
     def drawn(self, title: str, equation: str, cite: str, lines: tuple[str, ...]) -> Figure:
         self.canvas.figure.set_label(title or "fusionviz")
         self._heading(title, equation, cite)
-        bottom = self._caption(lines)
+        bottom = self._caption((*self._measured(), *lines))
         row = self._sum()
         self._panels(bottom, row)
         return self.canvas.figure
@@ -199,7 +199,17 @@ class _Slide:
                 parts += [(levels[1], self.theme.low), (" + ", self.theme.muted), (levels[2], self.theme.high)]
             else:
                 parts.append((piece, self.theme.warning[0] if piece in warn else self.theme.ink))
+        sweep = self.board.sweep
+        if sweep:
+            where = self.say(f"sweep.{sweep.kind}.caption", value=sweep.frames[sweep.at].text)
+            parts += [(" · ", self.theme.muted)] if parts else []
+            parts.append((where, self.theme.ink))
         return parts
+
+    def _measured(self) -> list[str]:
+        """What was measured at the slider's position."""
+        facts = self.board.sweep.frames[self.board.sweep.at].facts if self.board.sweep else ""
+        return [facts] if facts else []
 
     # --- the row of numbers --------------------------------------------------------------------
     def _sum(self) -> tuple[str, list[tuple[str, str]]] | None:

@@ -23,7 +23,8 @@ RESIZE = Param("resize", "bilinear", choices=("nearest", "bilinear", "transposed
 NORM = Param("norm", "bn", choices=("bn", "none"), refit=True)
 ALIGN = (WIDTH, RESIZE, NORM)
 """The knobs of a method that brings two levels to one size and one number of channels."""
-ALIGNS = ("none", "size", "size+channels")
+ALIGNS = ("none", "size", "size+channels", "project")
+"""What is done before two levels meet; "project" is "size+channels" with a projection also where channels agree."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Alignment(nn.Module):
         norm: str = "bn",
     ) -> None:
         super().__init__()
-        projects = align == "size+channels" and channels[0] != channels[1]
+        projects = align == "project" or (align == "size+channels" and channels[0] != channels[1])
         self.channels = (width, width) if projects else channels
         self.align, self.how = align, resize
         for name, c in zip(("low", "high"), channels, strict=True):
@@ -150,6 +151,8 @@ class FusionModule(nn.Module):
     spec: ClassVar[FusionSpec]
     by_hand: ClassVar[tuple[str, ...]] = ()
     """Parameters that a knob sets to a meaningful value, so that they are not random numbers."""
+    weight_knobs: ClassVar[tuple[str, ...]] = ()
+    """Knobs that set the weight, or its mean: turned by hand, they leave a fit to the picture nothing to choose."""
     pools_to_one: ClassVar[bool] = False
     """True where a batch norm stands behind global pooling: it cannot be trained with a batch of one."""
 

@@ -50,6 +50,7 @@ class Highway(FusionModule):
     """
 
     by_hand = ("gate.bias",)
+    weight_knobs = ("b_T",)
 
     def setup(self, b_T: float) -> None:  # noqa: N803 - the paper's name
         c = self.alignment.channels[0]

@@ -54,6 +54,7 @@ class WeightedSum(FusionModule):
     """
 
     by_hand = ("a",)
+    weight_knobs = ("alpha",)
 
     def setup(self, alpha: float) -> None:
         self.a = nn.Parameter(torch.tensor(logit(alpha)))

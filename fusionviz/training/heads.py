@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,7 @@ def build_head(
     width: int = 64,
     prediction: str = "linear",
     deeper: bool = False,
+    params: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Head:
     """Build a head with random weights.
@@ -164,6 +165,7 @@ def build_head(
         width: the method's knob of that name, where it has one, and the width of a "conv" prediction.
         prediction: one of PREDICTIONS.
         deeper: see Head.
+        params: knobs of the method that differ from those of `head_params`.
         seed: of all its random weights.
     """
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
@@ -173,7 +175,8 @@ def build_head(
         module: FusionModule | Only | Stacked = own
         count = width
     else:
-        module = fusion.build(method, channels, strides, seed=seed, **head_params(method, width))
+        knobs = {**head_params(method, width), **(params or {})}
+        module = fusion.build(method, channels, strides, seed=seed, **knobs)
         count = fused_channels(module, strides)
     with seeded(seed):
         return Head(module, count, classes, prediction=prediction, width=width, deeper=deeper)

@@ -57,7 +57,7 @@ def fit(
 
 def fitting(
     head: Head, features: Mapping[str, Tensor], labels: Tensor, steps: int = 800, lr: float = 4e-3, seed: int = 0
-) -> Iterator[Progress]:
+) -> Fitting:
     """Fit a head in place, one step each time the next value is asked for: to stop is to ask no more.
 
     Cross-entropy at a quarter of the labels' pixels, every second one of every second row, another quarter each time;
@@ -70,26 +70,77 @@ def fitting(
         lr: the highest learning rate.
         seed: of the order of the scenes.
     """
-    generator = torch.Generator().manual_seed(seed)
-    weights = class_weights(labels, classes_of(head)).to(labels.device)
-    optimiser, schedule = optimise(head, lr, steps, WARM_UP)
-    batch = min(BATCH, len(labels))
-    order = shuffled(len(labels), batch, generator)
-    head.requires_grad_(True).to(memory_format=torch.channels_last)
-    for step in range(1, steps + 1):
-        head.train()  # each time: whoever looks on may have asked for a picture in between
-        chosen = next(order)
-        levels = [v[chosen].float().contiguous(memory_format=torch.channels_last) for v in features.values()]
-        truth = labels[chosen].long()
-        y, x = torch.randint(0, 2, (2,), generator=generator).tolist()
+    return Fitting(head, features, labels, steps, lr, seed)
+
+
+class Fitting(Iterator[Progress]):
+    """A fit under way, see `fitting`; it can be written down after any step, and gone on with in another process."""
+
+    def __init__(
+        self, head: Head, features: Mapping[str, Tensor], labels: Tensor, steps: int, lr: float, seed: int
+    ) -> None:
+        self.head, self.steps, self.step = head, steps, 0
+        self._features, self._labels = features, labels
+        self._weights = class_weights(labels, classes_of(head)).to(labels.device)
+        head.requires_grad_(True).to(memory_format=torch.channels_last)
+        self._optimiser, self._schedule = optimise(head, lr, steps, WARM_UP)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = shuffled(len(labels), min(BATCH, len(labels)), self._generator)
+
+    def __next__(self) -> Progress:
+        if self.step == self.steps:
+            self.head.eval()
+            raise StopIteration
+        self.head.train()  # each time: whoever looks on may have asked for a picture in between
+        chosen, y, x = self._draw()
+        levels = [v[chosen].float().contiguous(memory_format=torch.channels_last) for v in self._features.values()]
+        truth = self._labels[chosen].long()
         finest, *others = (
-            F.cross_entropy(enlarged(scores, truth.shape[-2:], y, x), truth[:, y::2, x::2], weights)
-            for scores in head.scores(levels)
+            F.cross_entropy(enlarged(scores, truth.shape[-2:], y, x), truth[:, y::2, x::2], self._weights)
+            for scores in self.head.scores(levels)
         )
         loss = finest + COARSER * sum(others) / max(len(others), 1)
-        advance(loss, head, optimiser, schedule)
-        yield Progress(step, steps, loss.item())
-    head.eval()
+        advance(loss, self.head, self._optimiser, self._schedule)
+        self.step += 1
+        return Progress(self.step, self.steps, loss.item())
+
+    def _draw(self) -> tuple[Tensor, int, int]:
+        """Return the scenes of a batch, and which quarter of their pixels."""
+        chosen = next(self._order)
+        y, x = torch.randint(0, 2, (2,), generator=self._generator).tolist()
+        return chosen, y, x
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that is needed to go on: "head.<name>", and the optimiser's memory of each parameter."""
+        memory = self._optimiser.state_dict()["state"]
+        kept = {f"memory.{i}.{name}": v for i, own in memory.items() for name, v in own.items()}
+        own = {f"head.{name}": v for name, v in self.head.state_dict().items()}
+        return {name: v.detach().cpu().contiguous().clone() for name, v in {**own, **kept}.items()}
+
+    def go_on(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Stand where a fit of the same head, scenes, steps and seed stood after `step` steps, when it gave `state`.
+
+        Raises:
+            RuntimeError: if the state is another head's.
+        """
+        self.head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+        parameters, memory = list(self.head.parameters()), {}
+        for name, value in state.items():
+            if name.startswith("memory."):
+                _, i, part = name.split(".")
+                like = parameters[int(i)]
+                # In the parameter's own order of memory: the optimiser goes through both as they lie.
+                own = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
+                memory.setdefault(int(i), {})[part] = own.detach()
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": memory})
+        self._schedule.last_epoch, self._schedule._step_count = step, step + 1
+        for group, rate, factor in zip(
+            self._optimiser.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(step)
+        for _ in range(step - self.step):  # the same numbers are drawn again
+            self._draw()
+        self.step = step
 
 
 def enlarged(scores: Tensor, size: Sequence[int], y: int, x: int) -> Tensor:

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import streamlit as st
 
-from fusionviz import models, panels, pictures, study, weights
+from fusionviz import exchange, fits, models, panels, pictures, study, weights
 from fusionviz.board import Board
 from fusionviz.errors import FusionvizError
+from fusionviz.exchange import Exchanged
 from fusionviz.pictures import Picture
 from fusionviz.selection import Selection, View
 from fusionviz.study import Prepared, StudyResult
+from fusionviz.ui.components import board as canvas
 
 
 @st.cache_resource(show_spinner=False)
@@ -36,24 +38,41 @@ def result(selection: Selection, opened: Picture, device: str | None) -> StudyRe
     """Return a study, from the last ones if it is there."""
     plain = study.resolve(selection).with_(view=View())
     stamp = weights.cached(selection.backbone) is not None if selection.weights == "auto" else None
-    return _result((plain, opened.digest, device, stamp), plain, opened, device)
+    key = (plain, opened.digest, device, stamp, fits.stamp(fits.subject(plain)))
+    return _result(key, plain, opened, device)
 
 
-@st.cache_resource(show_spinner=False, max_entries=48)
-def _board(key: tuple, _result: StudyResult, _view: View, _language: str) -> Board:
-    return panels.build(_result, _view, _language)
+@st.cache_resource(show_spinner=False, max_entries=24)
+def _board(key: tuple, _result: StudyResult, _view: View, _language: str) -> tuple[Board, canvas.Encoded]:
+    drawn = panels.build(_result, _view, _language)
+    return drawn, canvas.encode(drawn, _language, digest=f"{hash(key) & 0xFFFFFFFFFFFFFFFF:016x}")
 
 
-def board(found: StudyResult, view: View, language: str) -> tuple[Board, str]:
-    """Return the board of a study, and a digest of everything that it depends on."""
-    # Colours, range and pin are drawn in the browser: they need no new board.
+def board(found: StudyResult, view: View, language: str) -> tuple[Board, canvas.Encoded]:
+    """Return the board of a study, and what of it travels whatever is set in the browser."""
+    # Colours, range, pin and the slider's position are drawn in the browser: they need no new board.
+    found = found.at(None)
     drawn = View(show=view.show, grid=view.grid, channels=view.channels, aligned=view.aligned, part=view.part)
     if view.pin_channel is not None:
         base, _ = board(found, drawn, language)
         if view.pin_channel not in base.channels:
             drawn = replace(drawn, pin_channel=view.pin_channel)
-    key = (found.selection, found.picture.digest, found.device, found.provenance, drawn, language)
-    return _board(key, found, drawn, language), f"{hash(key) & 0xFFFFFFFFFFFFFFFF:016x}"
+    stops = tuple(frame.value for frame in found.sweep.frames) if found.sweep else ()
+    key = (found.selection, found.picture.digest, found.device, found.provenance, stops, drawn, language)
+    return _board(key, found, drawn, language)
+
+
+@st.cache_resource(show_spinner=False, max_entries=24)
+def _exchanged(key: tuple, _found: StudyResult, _frame: float | None) -> Exchanged:
+    at = _found.selection.with_(frame=_frame)
+    return exchange.exchange(study.prepare(at, _found.picture, on=_found.device))
+
+
+def exchanged(found: StudyResult, frame: float | None) -> Exchanged:
+    """Return a study with another picture's attention, at a position of its slider; raises FusionvizError."""
+    stop = found.sweep.frames[found.sweep.nearest(frame)].value if found.sweep else None
+    stamp = fits.stamp(fits.subject(found.selection))
+    return _exchanged((found.selection, found.picture.digest, found.device, stop, stamp), found, stop)
 
 
 def prepared(found: StudyResult) -> Prepared:

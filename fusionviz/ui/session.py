@@ -84,17 +84,17 @@ def change(**changes: object) -> None:
                 continue
         new = new.with_(params=tuple(kept), pin_channel=None, channels=(), views=())
     if (new.backbone, new.low, new.high, new.method) != (old.backbone, old.low, old.high, old.method):
-        new = new.with_(channels=(), pin_channel=None)
+        # A step of one training is none of another's.
+        new = new.with_(channels=(), pin_channel=None, frame=None, head="auto")
     s.selection, s.notices = new, ()
 
 
 def set_knob(key: str, value: object) -> None:
     """Turn one knob of the method; the paper's value needs no place in the link."""
     chosen = selection()
-    knobs = {**chosen.knobs, key: value}
-    if value == study.defaults(chosen)[key]:
-        knobs.pop(key)
-    change(params=tuple(knobs.items()))
+    others = tuple((k, v) for k, v in chosen.params if k != key)
+    plain = study.resolve(chosen.with_(params=others)).knobs[key]
+    change(params=others if value == plain else (*others, (key, value)))
 
 
 def notify(*notices: FusionvizError) -> None:

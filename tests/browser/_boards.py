@@ -7,7 +7,7 @@ import numpy as np
 import skimage.data
 from skimage.transform import resize
 
-from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 
 SIDE = 128
 CHANNELS = (27, 3, 40, 12, 8, 31, 5, 44, 19)
@@ -45,12 +45,12 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def attentional(words: dict, *, random: bool = True) -> Board:
+def attentional(words: dict, *, random: bool = True, towards_low: float = 0.0) -> Board:
     """Return a board as of AFF: a weight per element, its mean over channels, and its bars."""
     picture = photograph()
     low, high = features(picture, 32, 1), features(picture, 8, 2)
     near = high.repeat(4, 1).repeat(4, 2)  # high brought to low's size
-    weight = sigmoid(1.3 * (low - near)).astype(np.float32)
+    weight = sigmoid(1.3 * (low - near) + towards_low).astype(np.float32)
     fused = weight * low + (1 - weight) * near
     own_low = PanelView("own", words["own"], "64 × 32 × 32 · stride 4", maps=grid(0.6 * low, range(9)), **LOW)
     low_met = PanelView("aligned", words["aligned"], "64 × 32 × 32 → 48 × 32 × 32 · stride 4", maps=grid(low), **LOW)
@@ -93,6 +93,28 @@ def attentional(words: dict, *, random: bool = True) -> Board:
         words["caption"],
         "NASA",
     )
+
+
+BALANCES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+START = 3
+
+
+def swept(words: dict) -> Board:
+    """Return a board with a slider: the weight of low falls from the first position to the last."""
+    boards = [attentional(words, towards_low=6 * (0.5 - value)) for value in BALANCES]
+    first = boards[START]["weight"].views[2].bars
+    frames = []
+    for value, board in zip(BALANCES, boards, strict=True):
+        weight = board["weight"]
+        mean = float(weight.views[0].maps[0].values.mean())
+        known = {bar.channel: bar for bar in weight.views[2].bars}
+        start = boards[START]["weight"].views[2]
+        bars = replace(start, bars=tuple(replace(known[bar.channel], label=bar.label) for bar in first))
+        panels = tuple(replace(p, views=(*p.views[:2], bars)) if p.id == "weight" else p for p in board.panels)
+        facts = f"mean weight of low {mean:.2f}"
+        frames.append(BoardFrame(value, value, f"{value:.2f}", facts, mean, panels, board.arithmetic))
+    sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "Curve", tuple(frames), START, START)
+    return replace(boards[START], panels=frames[START].panels, sweep=sweep)
 
 
 def odd(words: dict) -> Board:

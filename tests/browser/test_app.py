@@ -73,8 +73,8 @@ def test_the_first_page_is_a_finished_board(app: App) -> None:
     assert app.title() == "Attentional Feature Fusion"
     for panel in ("picture", "low", "high", "weight", "fused"):
         assert app.page.locator(f"[data-panel={panel}]").is_visible()
-    assert "64 × 24 × 24" in app.shape("low")
-    assert "256 × 6 × 6" in app.shape("high")
+    assert "64×24×24 → 24×24×24" in app.shape("low")  # a fit to the picture: the maps as they meet
+    assert "256×6×6 → 24×24×24" in app.shape("high")
     for panel in ("low", "high", "weight", "fused"):
         assert app.page.locator(f"[data-panel={panel}] .badge").inner_text() == "random weights"
     assert app.page.locator(".flow .node").count() >= 8
@@ -115,7 +115,7 @@ def test_framing_moves_the_crop_and_changes_the_size(app: App) -> None:
     app.segment("fit", "Whole, padded")
     assert app.query()["fit"] == "pad"
     app.pick("size", "128")
-    assert "32 × 32" in app.shape("low")
+    assert "64×32×32" in app.shape("low")
 
 
 def test_hover_zoom_and_drag_send_nothing(app: App) -> None:
@@ -159,6 +159,37 @@ def test_colours_chosen_on_the_board_are_kept_in_the_link(app: App) -> None:
     app.page.locator("[data-tool=range] select").select_option("all")
     app.page.wait_for_url(re.compile("range=all"))
     assert app.query()["range"] == "all"
+
+
+def test_the_slider_of_a_fit_goes_into_the_link_and_comes_back(app: App, pages, frames, settled) -> None:
+    value, slider = app.page.locator(".slidervalue"), app.page.locator(".sweep input")
+    assert value.inner_text() == "0.50"
+    assert "at" not in app.query()
+    before, row = app.frames.count, app.page.locator("[data-panel=weight]").bounding_box()
+    slider.focus()
+    app.page.keyboard.press("End")
+    app.page.wait_for_url(re.compile("[?&]at=1"))
+    app.settle()
+    assert app.frames.count == before + 1, "one message to the server, after the last key"
+    assert app.page.locator("[data-panel=weight]").bounding_box() == row
+    facts = app.page.locator(".facts").inner_text()
+    other = pages()
+    elsewhere = App(other, frames(other), settled, app.url).go("?" + app.page.url.split("?", 1)[1])
+    assert (elsewhere.page.locator(".slidervalue").inner_text(), value.inner_text()) == ("1.00", "1.00")
+    assert elsewhere.page.locator(".facts").inner_text() == facts
+    app.page.go_back()
+    app.page.wait_for_function("!location.search.includes('at=')")
+    app.settle()
+    assert value.inner_text() == "0.50"
+    app.page.go_forward()
+    app.page.wait_for_url(re.compile("at=1"))
+    app.settle()
+    assert value.inner_text() == "1.00"
+    app.pick("method", "iAFF")
+    assert "at" not in app.query(), "another method's slider stands at its own start"
+    assert value.inner_text() == "0.50"
+    app.pick("method", "Add")
+    assert not app.page.locator(".sweep").is_visible()
 
 
 def test_back_and_forward_walk_through_the_choices(app: App) -> None:

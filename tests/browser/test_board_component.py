@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _boards import CHANNELS, LOW, SIDE, WORDS, attentional, odd
+from _boards import BALANCES, CHANNELS, LOW, SIDE, START, WORDS, attentional, odd, swept
 from PIL import Image
 
 from fusionviz import scales
@@ -765,3 +765,158 @@ def test_the_helper_reads_the_nearest_centre() -> None:
     assert cell(view, values, 4, 0) == 1
     assert cell(view, values, 127, 127) == 1023
     assert math.isclose(value_of("channel 3 = −0.25"), -0.25)
+
+
+# --- the slider --------------------------------------------------------------------------------------
+def slider(board: Driver):
+    return board.page.locator(".sweep input")
+
+
+def thumb(board: Driver, place: float) -> tuple[float, float]:
+    """Return the page's coordinates of a place of the slider, 0 ... 1; the thumb's middle stays inside by its half."""
+    box, half = slider(board).bounding_box(), 7
+    return box["x"] + half + place * (box["width"] - 2 * half), box["y"] + 0.75 * box["height"]
+
+
+def words_of(board: Driver) -> tuple[str, str]:
+    return board.page.locator(".slidervalue").inner_text(), board.page.locator(".facts").inner_text()
+
+
+def test_dragging_the_slider_redraws_without_the_server_and_tells_it_once_at_the_end(open_board) -> None:
+    board = open_board("case=swept")
+    sent, row = board.frames.count, board.box("weight")
+    track = slider(board).bounding_box()
+    seen, drawn = [], [board.pixels("weight")]
+    board.page.mouse.move(*thumb(board, BALANCES[START]))
+    board.page.mouse.down()
+    for place in (0.58, 0.62, 0.7, 0.81, 0.9, 1.0):
+        board.page.mouse.move(*thumb(board, place))
+        board.painted()
+        seen.append(words_of(board)[0])
+        drawn.append(board.pixels("weight"))
+        assert slider(board).bounding_box() == track
+    board.quiet(400)
+    assert board.frames.count == sent
+    assert seen == ["0.60", "0.60", "0.60", "0.80", "0.80", "1.00"]
+    changed = [not np.array_equal(a, b) for a, b in zip(drawn, drawn[1:], strict=False)]
+    assert changed == [True, False, False, True, False, True]
+    assert board.box("weight") == row
+    board.page.mouse.up()
+    assert board.wait_told(1) == [{"frame": 1.0}]
+    board.quiet()
+    assert board.frames.count == sent + 1
+    assert board.told() == [{"frame": 1.0}]
+    assert board.read("root.dataset.decoded") == "1", "the same maps are not decoded again"
+    assert words_of(board)[0] == "1.00"
+
+
+def test_the_start_of_the_slider_is_nothing_to_tell(open_board) -> None:
+    board = open_board("case=swept&at=0.8")
+    assert words_of(board)[0] == "0.80"
+    slider(board).focus()
+    board.page.keyboard.press("ArrowLeft")
+    board.page.keyboard.press("ArrowLeft")
+    assert words_of(board)[0] == "0.50"
+    assert board.wait_told(1) == [{"frame": None}]
+    board.quiet()
+    assert len(board.told()) == 1
+
+
+def test_numbers_facts_and_sum_are_those_of_every_position(open_board) -> None:
+    board = open_board("case=swept")
+    board.click("picture", 40, 70)
+    board.wait_told(1)
+    slider(board).focus()
+    board.page.keyboard.press("Home")
+    for position, frame in enumerate(swept(WORDS["en"]).sweep.frames):
+        board.painted()
+        assert words_of(board) == (frame.text, frame.facts)
+        assert slider(board).get_attribute("aria-valuetext") == f"{frame.text}: {frame.facts}"
+        view = next(p for p in frame.panels if p.id == "fused").shown
+        z = cell(view, next(m.values for m in view.maps if m.channel == CHANNELS[0]), 40, 70)
+        numbers = re.findall(NUMBER, board.sum())
+        assert value_of(numbers[0]) == pytest.approx(z, abs=1.01 * last_digit(numbers[0]))
+        a, x, _, again, y = (value_of(n) for n in numbers[1:])
+        assert a == again
+        rounding = sum(last_digit(n) for n in numbers) * max(1, abs(x - y))
+        assert a * x + (1 - a) * y == pytest.approx(z, abs=rounding)
+        assert " = " in board.sum() or " ≈ " in board.sum()
+        board.page.keyboard.press("ArrowRight" if position % 2 else "ArrowUp")
+    board.page.keyboard.press("PageDown")
+    assert words_of(board)[0] == "0.50"
+
+
+def test_a_colour_means_the_same_number_all_along_the_slider(open_board) -> None:
+    board = open_board("case=swept")
+    frames = swept(WORDS["en"]).sweep.frames
+    views = [p.shown for f in frames for p in f.panels if p.id == "fused"]
+    slider(board).focus()
+    board.page.keyboard.press("Home")
+    ends = set()
+    for _ in frames:
+        board.painted()
+        ends.add(board.ends("fused"))
+        board.page.keyboard.press("ArrowRight")
+    values = [m.values for v in views for m in v.maps]
+    assert len(ends) == 1
+    low, high = map(value_of, ends.pop())
+    lowest, highest = min(v.min() for v in values), max(v.max() for v in values)
+    assert (low, high) == pytest.approx((lowest, highest), rel=0.01, abs=1e-6)
+    board.page.locator("[data-tool=range] select").select_option("map")
+    board.hover("fused", 40, 40, (1, 0, 3))
+    one = [m.values for v in views for m in v.maps if m.channel == CHANNELS[1]]
+    assert value_of(board.ends("fused")[1]) == pytest.approx(max(v.max() for v in one), rel=0.01)
+
+
+def test_views_pin_zoom_and_enlarged_channel_outlast_the_slider(open_board) -> None:
+    board = open_board("case=swept")
+    board.view("weight", "channels")
+    board.click("picture", 30, 90)
+    board.wait_told(2)
+    board.page.mouse.dblclick(*board.point("fused", 64, 64, (1, 0, 3)))
+    board.hover("picture", 64, 64)
+    board.page.mouse.wheel(0, -240)
+    board.painted()
+    place = board.page.locator(".place").inner_text()
+    before = board.pixels("weight")
+    slider(board).focus()
+    board.page.keyboard.press("End")
+    board.painted()
+    assert not np.array_equal(board.pixels("weight"), before)
+    assert board.page.locator(".place").inner_text() == place
+    assert board.read("root.querySelector('[data-panel=weight]').dataset.view") == "channels"
+    assert (board.read("root.dataset.enlarged"), board.read("root.dataset.zoom")) == ("yes", "2.00")
+    told = board.wait_told(3)
+    assert told[-1] == {"frame": 1.0}
+
+
+def test_bars_keep_their_rows_while_their_numbers_change(open_board) -> None:
+    board = open_board("case=swept")
+    board.view("weight", "bars")
+    board.hover("fused", 40, 40, (1, 1, 3))
+    values = []
+    slider(board).focus()
+    for key in ("Home", "End"):
+        board.page.keyboard.press(key)
+        board.painted()
+        values.append(board.foot("weight"))
+    bars = [next(p for p in f.panels if p.id == "weight").views[2].bars for f in swept(WORDS["en"]).sweep.frames]
+    expected = [next(b.value for b in frame if b.channel == 8) for frame in (bars[0], bars[-1])]
+    assert [value_of(v) for v in values] == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_board_without_a_slider_has_no_row_for_one(open_board) -> None:
+    plain, with_slider = open_board(), open_board("case=swept")
+    assert not plain.page.locator(".sweep").is_visible()
+    assert with_slider.page.locator(".sweep").is_visible()
+    tall = with_slider.page.locator(".sweep").bounding_box()["height"]
+    assert 30 < with_slider.box("low", ".head")["y"] - plain.box("low", ".head")["y"] < tall + 12 < 60
+
+
+@pytest.mark.parametrize("width", [1440, 768, 390])
+def test_the_slider_fits_every_width(open_board, width: int) -> None:
+    board = open_board("case=swept", width=width, height=1000)
+    assert board.read("document.documentElement.scrollWidth <= innerWidth")
+    assert slider(board).bounding_box()["width"] > 120
+    cut = "[...root.querySelectorAll('.sweep span, .sweep output')].filter(n => n.scrollWidth > n.clientWidth + 1)"
+    assert board.read(f"{cut}.filter(n => getComputedStyle(n).display !== 'inline').length") == 0

@@ -1,8 +1,10 @@
 """Small boards, made of numbers that a test can know."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.texts import text
 
 SIZE = (64, 64)
@@ -105,3 +107,17 @@ def board(kind: str = "place", language: str = "en", *, random: bool = True, sig
         say("panel.caption", backbone="resnet18", low="s4", high="s16", method="AFF", provenance=badge.text),
         "A picture by its author, CC0, from a collection",
     )  # fmt: skip
+
+
+def swept(kind: str = "place", language: str = "en") -> Board:
+    """Return the board with a slider of three positions: the fused map grows from each to the next."""
+    base = board(kind, language)
+    frames = []
+    for i, value in enumerate((0.0, 0.5, 1.0)):
+        shown = base["fused"].shown
+        maps = tuple(replace(m, values=m.values * np.float32(1 + i)) for m in shown.maps)
+        panels = (*base.panels[:-1], replace(base.panels[-1], views=(replace(shown, maps=maps),)))
+        facts = "，".join(("低层权重均值 0.53", "边缘处 0.58")) if language == "zh" else f"mean weight of low 0.5{i}"
+        frames.append(BoardFrame(value, value, f"{value:.2f}", facts, 0.5, panels, base.arithmetic))
+    sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "curve", tuple(frames), 1, 1)
+    return replace(base, sweep=sweep).at(1)

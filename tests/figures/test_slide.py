@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from _slide_boards import board
+from _slide_boards import board, swept
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -279,6 +279,29 @@ def _streams(data: bytes) -> list[bytes]:
         except zlib.error:
             continue
     return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_slide_says_where_the_slider_stands(language: str) -> None:
+    at = swept(language=language).at(2)
+    figure = slide.slide(at, View(pin=(40, 20), pin_channel=6), language=language, title="AFF", equation=EQUATION)
+    said = words(figure)
+    assert {"en": "balance 1.00", "zh": "权衡 1.00"}[language] in said
+    assert at.sweep.frames[2].facts in said
+    assert collisions(figure) == []
+
+
+def test_a_slide_shows_that_position_in_the_colours_of_all() -> None:
+    def fused(at: int) -> np.ndarray:
+        return pixels(slide.slide(swept().at(at), View()))
+
+    assert not np.array_equal(fused(0), fused(2))
+    still = swept()
+    lowest, highest = scales.ranges(still)["fused", still["fused"].shown.key][0]
+    for at in range(3):
+        assert scales.ranges(still.at(at))["fused", still["fused"].shown.key][0] == (lowest, highest)
+    largest = max(m.values.max() for m in still.at(2)["fused"].shown.maps)
+    assert max(abs(lowest), highest) == pytest.approx(largest)
 
 
 @pytest.mark.parametrize("kind", slide.FORMATS)

@@ -3,13 +3,14 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from fusionviz import scales, texts
-from fusionviz.board import Arithmetic, Badge, Bar, Board, Map, Panel, PanelView
+from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.selection import COLORMAPS, RANGES, Selection, View
 from fusionviz.ui.components import board as component
 
@@ -37,10 +38,10 @@ def map_of(data: bytes, index: int) -> np.ndarray:
     shape = (entry["h"], entry["w"])
     if entry["rgb"]:
         return np.frombuffer(data, np.uint8, 3 * np.prod(shape), start).reshape(*shape, 3)
-    q = np.frombuffer(data, "<u2", np.prod(shape), start).reshape(shape)
-    top = 65534 if entry["holes"] else 65535
-    value = entry["lo"] + q / top * (entry["hi"] - entry["lo"])
-    return np.where((q == 65535) & entry["holes"], np.nan, value)
+    none = 2 ** entry["bits"] - 1
+    q = np.frombuffer(data, {16: "<u2", 8: "u1"}[entry["bits"]], np.prod(shape), start).reshape(shape)
+    value = entry["lo"] + q / (none - entry["holes"]) * (entry["hi"] - entry["lo"])
+    return np.where((q == none) & entry["holes"], np.nan, value)
 
 
 def normal(seed: int, *shape: int, times: float = 1.0) -> np.ndarray:
@@ -164,7 +165,9 @@ def test_the_header_says_what_the_board_says() -> None:
     assert (head["caption"], head["credit"], head["digest"], head["language"]) == ("caption", "credit", "d1", "en")
     assert head["view"] == {
         "pin": [3, 9], "pin_channel": 7, "colormap": "magma", "gamma": 0.5, "range": "all", "aligned": True,
+        "frame": None,
     }  # fmt: skip
+    assert head["sweep"] is None
     assert head["arithmetic"] == {
         "template": "{z} = {w} · {x}", "sources": {"w": ["weight", "place"]}, "constants": {"g": 2.0},
     }  # fmt: skip
@@ -180,6 +183,83 @@ def test_the_view_shown_first_is_named_by_its_key() -> None:
     views = tuple(PanelView(k, k, "2 × 2", maps=(Map(normal(9, 2, 2)),)) for k in ("own", "aligned"))
     head = header_of(packed(Board((2, 2), (Panel("low", "low", "Low", views, 1),))))
     assert head["panels"][0]["view"] == "aligned"
+
+
+# --- the slider ------------------------------------------------------------------------------------
+def swept_board(count: int, side: int) -> Board:
+    """Return a board with two panels and a slider: low never changes, fused does, and so does one constant."""
+    low = normal(20, side, side)
+    boards = []
+    for i in range(count):
+        fused = normal(21 + i, side, side)
+        views = (
+            PanelView("own", "own", "", maps=(Map(low, "0", 0),)),
+            PanelView("f", "f", "", maps=(Map(fused, "0", 0),)),
+        )
+        bars = (Bar("0", i / count, 0),)
+        panels = (
+            Panel("low", "low", "Low X", views[:1]),
+            Panel("weight", "weight", "W", (PanelView("bars", "bars", "", "bars", "weight", bars=bars, note=f"n{i}"),)),
+            Panel("fused", "fused", "Fused Z", views[1:]),
+        )
+        boards.append((panels, Arithmetic("{z} = {a} · {x}", {"x": ("low", "own")}, {"a": i / count})))
+    frames = tuple(BoardFrame(i / 2, i / (count - 1), str(i), f"f{i}", None, *b) for i, b in enumerate(boards))
+    sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "curve", frames, 1, 1)
+    return Board((side, side), boards[1][0], (0,), boards[1][1], sweep=sweep)
+
+
+def test_every_position_of_the_slider_travels_once_with_what_differs() -> None:
+    board = swept_board(4, 12)
+    head = header_of(data := packed(board.at(3), View(frame=1.5)))
+    assert head["view"]["frame"] == 1.5
+    assert len(head["maps"]) == 5, "low once, fused at each position"
+    assert head["arithmetic"]["constants"] == {"a": 0.25}, "the panels are those of the start"
+    start = head["panels"][2]["views"][0]["maps"][0]["map"]
+    sent = head["sweep"]["frames"]
+    assert [f["panels"][0][0]["maps"] for f in sent] == [[0]] * 4
+    assert sent[1]["panels"][2][0]["maps"] == [start]
+    for i, (frame, was) in enumerate(zip(sent, board.sweep.frames, strict=True)):
+        assert (frame["value"], frame["text"], frame["facts"], frame["height"]) == (i / 2, str(i), f"f{i}", None)
+        assert frame["constants"] == {"a": i / 4}
+        assert frame["panels"][1] == [{"maps": [], "bars": [i / 4], "note": f"n{i}"}]
+        values = was.panels[2].shown.maps[0].values
+        np.testing.assert_allclose(map_of(data, frame["panels"][2][0]["maps"][0]), values, atol=2e-4)
+
+
+def test_the_bytes_do_not_depend_on_where_the_slider_stands() -> None:
+    board = swept_board(3, 8)
+    heads = [header_of(packed(b)) for b in (board, board.at(0), board.at(2))]
+    assert heads[0] == heads[1] == heads[2]
+
+
+def test_positions_that_are_too_much_travel_with_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = swept_board(6, 40)
+    plain = packed(board)
+    monkeypatch.setattr(component, "MOST_BYTES", 6 * 2 * 40 * 40)  # there are seven maps
+    data = packed(board)
+    maps = header_of(data)["maps"]
+    assert [m["bits"] for m in header_of(plain)["maps"]] == [16] * 7
+    assert [m["bits"] for m in maps] == [16, 16, 8, 8, 8, 8, 8], "the start keeps its digits"
+    assert len(plain) - len(data) > 5 * 40 * 40 - 40
+    last = board.sweep.frames[5].panels[2].shown.maps[0].values
+    step = (last.max() - last.min()) / 255
+    assert np.abs(map_of(data, 6) - last).max() <= 0.51 * step
+
+
+def test_eight_bits_keep_holes_and_ends() -> None:
+    values = np.array([[0, 1, np.nan, 0.5]], np.float32)
+    entry, cells = component.quantise(values, 8)
+    assert entry == {"lo": 0.0, "hi": 1.0, "bits": 8, "holes": True}
+    assert list(cells) == [0, 254, 255, 127]
+
+
+def test_frames_that_differ_in_more_than_numbers_are_refused() -> None:
+    sweep = swept_board(3, 4).sweep
+    panel = sweep.frames[2].panels[2]
+    other = replace(panel, views=(replace(panel.shown, maps=(Map(normal(0, 4, 4), "7", 7),)),))
+    frames = (*sweep.frames[:2], replace(sweep.frames[2], panels=(*sweep.frames[2].panels[:2], other)))
+    with pytest.raises(ValueError, match="channels"):
+        replace(sweep, frames=frames)
 
 
 @pytest.mark.parametrize("language", texts.LANGUAGES)
@@ -234,6 +314,13 @@ def test_changes_fit_a_selection() -> None:
     assert Selection().with_(**found).view.pin == (48, 71)
 
 
+def test_where_the_slider_stands_is_a_number_or_its_start() -> None:
+    assert component.changes(told(frame=1)) == {"frame": 1.0}
+    assert component.changes(told(frame=0.46)) == {"frame": 0.46}
+    assert component.changes(told(frame=None)) == {"frame": None}
+    assert Selection().with_(**component.changes(told(frame=120))).view.frame == 120
+
+
 def test_unpinning_is_told_from_not_touching() -> None:
     assert component.changes(told(pin=None, pin_channel=None)) == {"pin": None, "pin_channel": None}
     assert component.changes(told(colormap="gray")) == {"colormap": "gray"}
@@ -246,7 +333,8 @@ def test_unpinning_is_told_from_not_touching() -> None:
     [
         {"pin": [1]}, {"pin": [1, -2]}, {"pin": [1.5, 2]}, {"pin": "12"}, {"pin": [True, 1]}, {"pin_channel": -1},
         {"pin_channel": "3"}, {"colormap": "jet"}, {"colormap": ["viridis"]}, {"gamma": 0}, {"gamma": "1"},
-        {"gamma": float("nan")}, {"range": "none"}, {"aligned": None}, {"aligned": 1}, {"seed": 4},
+        {"gamma": float("nan")}, {"range": "none"}, {"aligned": None}, {"aligned": 1}, {"seed": 4}, {"frame": -0.1},
+        {"frame": "0.5"}, {"frame": True}, {"frame": float("inf")}, {"frame": float("nan")}, {"frame": [0.5]},
     ],
 )  # fmt: skip
 def test_a_forged_change_is_dropped(bad: dict) -> None:

@@ -5,7 +5,7 @@
 const { luts: LUTS, roles: ROLE_COLOURS, branches: BRANCH_COLOURS, none: NO_NUMBER } = SHARED;
 const FIXED = { weight: [0, 1], gate: [0, 1], phase: [-Math.PI, Math.PI] };
 const MAX_ZOOM = 32;
-const VIEW_FIELDS = ["pin", "pin_channel", "colormap", "gamma", "range", "aligned"];
+const VIEW_FIELDS = ["pin", "pin_channel", "colormap", "gamma", "range", "aligned", "frame"];
 
 // ---------------------------------------------------------------------------------------------
 // Numbers as people read them
@@ -153,14 +153,38 @@ function readHeader(bytes) {
 
 function decode(bytes, header, payload) {
   const raw = bytes.slice(payload).buffer; // a copy starts aligned, and outlives Streamlit's message
-  return header.maps.map(({ at, h, w, lo, hi, holes, rgb }) => {
+  return header.maps.map(({ at, h, w, lo, hi, bits, holes, rgb }) => {
     if (rgb) return { h, w, rgb: new Uint8Array(raw, at, h * w * 3) };
-    const top = holes ? 65534 : 65535;
-    return { h, w, lo, hi, top, holes, q: new Uint16Array(raw, at, h * w), step: (hi - lo) / top };
+    const none = holes ? 2 ** bits - 1 : -1, top = 2 ** bits - (holes ? 2 : 1); // no cell of a whole map is -1
+    const q = new (bits === 16 ? Uint16Array : Uint8Array)(raw, at, h * w);
+    return { h, w, lo, hi, top, none, holes, q, step: (hi - lo) / top };
   });
 }
 
-const at16 = (m, i) => (m.holes && m.q[i] === 65535 ? NaN : m.lo + (m.q[i] / m.top) * (m.hi - m.lo));
+const valueAt = (m, i) => (m.q[i] === m.none ? NaN : m.lo + (m.q[i] / m.top) * (m.hi - m.lo));
+
+/**
+ * The header at every position of its slider: what differs there in place of what the start has. Each panel's view
+ * knows its `versions`, the maps of all positions, which share one range: a colour means one number on all of it.
+ */
+function headersOf(header) {
+  if (!header.sweep) return [header];
+  const all = header.sweep.frames.map((f) => ({ ...header, panels: header.panels.map((panel, p) => ({ ...panel, badge: f.badges[p],
+    views: panel.views.map((view, v) => {
+      const version = f.panels[p][v];
+      const maps = view.maps.map((entry, i) => ({ ...entry, map: version.maps[i] }));
+      const bars = view.bars.map((bar, i) => ({ ...bar, value: version.bars[i] }));
+      return { ...view, maps, bars, note: version.note };
+    }) })),
+    arithmetic: header.arithmetic && { ...header.arithmetic, constants: f.constants },
+  }));
+  header.panels.forEach((panel, p) => panel.views.forEach((_, v) => {
+    const versions = all.map((one) => one.panels[p].views[v].maps.map((entry) => entry.map));
+    const bars = all.map((one) => one.panels[p].views[v].bars);
+    for (const one of all) Object.assign(one.panels[p].views[v], { versions, allBars: bars });
+  }));
+  return all;
+}
 
 // ---------------------------------------------------------------------------------------------
 // Places: a place of the picture belongs to the cell whose centre (offset + i * stride) is nearest
@@ -292,11 +316,11 @@ function colourise(m, scale, limits, settings, mode) {
   const from = flat ? flatPosition(scale) : position(m.lo, limits), clipped = m.lo < limits[0] || m.hi > limits[1];
   const scaleBy = limits[1] > limits[0] ? (m.hi - m.lo) / (limits[1] - limits[0]) / m.top : 0;
   for (let i = 0; i < n; i++) {
-    if (m.holes && m.q[i] === 65535) {
+    if (m.q[i] === m.none) {
       out[i] = none;
       continue;
     }
-    const t = clipped ? position(at16(m, i), limits) : from + m.q[i] * scaleBy;
+    const t = clipped ? position(valueAt(m, i), limits) : from + m.q[i] * scaleBy;
     out[i] = table[Math.min(RAMP - 1, Math.round(t * (RAMP - 1)))];
   }
   m.key = key;
@@ -366,7 +390,7 @@ class BoardView {
     this.header = null;
     this.identity = null;
     this.panels = [];
-    this.settings = { pin: null, pin_channel: null, colormap: "viridis", gamma: 1, range: "row", aligned: null };
+    this.settings = { pin: null, pin_channel: null, colormap: "viridis", gamma: 1, range: "row", aligned: null, frame: null };
     this.believed = { ...this.settings }; // what the server has, as far as this side knows
     this.sent = {}; // field -> values sent and not yet echoed
     this.views = {}; // panel id -> view key a person chose
@@ -398,14 +422,15 @@ class BoardView {
   // --- data ------------------------------------------------------------------------------------
   receive(bytes, send) {
     this.send = send;
-    const { header, payload } = readHeader(bytes);
+    const { header: told, payload } = readHeader(bytes);
     const before = this.header;
-    const identity = `${header.digest} ${header.language}`;
+    const identity = `${told.digest} ${told.language}`;
     const fresh = identity !== this.identity;
-    this.header = header;
-    this.adopt(header.view, before?.view);
+    this.headers = headersOf(told);
+    this.adopt(told.view, before?.view);
+    const header = (this.header = this.headers[this.sliderAt()]);
     if (fresh) {
-      this.maps = decode(bytes, header, payload);
+      this.maps = decode(bytes, told, payload);
       this.identity = identity;
       this.decoded = (this.decoded ?? 0) + 1;
       this.root.dataset.decoded = this.decoded;
@@ -439,6 +464,90 @@ class BoardView {
       this.settings[field] = view[field];
       this.believed[field] = view[field];
     }
+  }
+
+  // --- the slider ------------------------------------------------------------------------------
+  /** The position of the slider nearest to what is chosen; it starts where the server says. */
+  sliderAt() {
+    const sweep = this.headers[0].sweep, wanted = this.settings.frame;
+    if (!sweep || wanted === null) return sweep?.start ?? 0;
+    const away = sweep.frames.map((f) => Math.abs(f.value - wanted));
+    return away.indexOf(Math.min(...away));
+  }
+
+  /** Show another position. Only numbers change: the panels, their views, channels and ranges stay. */
+  slide(position) {
+    const { sweep } = this.header;
+    this.settings.frame = position === sweep.start ? null : sweep.frames[position].value;
+    const header = this.headers[position];
+    if (header === this.header) return;
+    this.header = header;
+    for (const panel of this.panels) {
+      panel.data = header.panels[panel.index];
+      panel.view = panel.data.views.find((v) => v.key === panel.view.key);
+      this.badge(panel);
+    }
+    this.prepareRanges();
+    this.later();
+  }
+
+  slideKey(event) {
+    const last = this.headers.length - 1, here = this.sliderAt();
+    const next = {
+      ArrowLeft: here - 1, ArrowDown: here - 1, ArrowRight: here + 1, ArrowUp: here + 1,
+      PageDown: here - 3, PageUp: here + 3, Home: 0, End: last,
+    }[event.key];
+    if (next === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    this.slide(Math.min(last, Math.max(0, next)));
+    this.showSlider();
+    this.report(280);
+  }
+
+  /** Put the thumb, the value, the facts and the mark on the curve where the slider stands. */
+  showSlider() {
+    const { sweep } = this.header, { slider } = this;
+    slider.node.hidden = !sweep;
+    if (!sweep) return;
+    const here = this.sliderAt(), frame = sweep.frames[here];
+    slider.node.dataset.kind = sweep.kind;
+    say(slider.label, sweep.label);
+    sweep.ends.forEach((end, i) => say(slider.ends[i], end));
+    slider.input.value = String(frame.place);
+    slider.input.setAttribute("aria-label", sweep.label);
+    slider.input.setAttribute("aria-valuetext", frame.facts ? this.t("frame", { value: frame.text, facts: frame.facts }) : frame.text);
+    tip(slider.track, this.t("frame_tip", { curve: sweep.curve }));
+    say(slider.value, frame.text);
+    slider.value.style.minWidth = `${Math.max(...sweep.frames.map((f) => f.text.length))}ch`;
+    this.colourWord(slider.facts, frame.facts, "low");
+    const longest = sweep.frames.map((f) => f.facts).reduce((a, b) => (b.length > a.length ? b : a));
+    slider.room.dataset.longest = longest; // room for it is kept, so that the track never changes its length
+    tip(slider.room, frame.facts);
+    const known = sweep.frames.filter((f) => f.height !== null);
+    const points = known.map((f) => `${(100 * f.place).toFixed(2)},${(100 * (1 - f.height)).toFixed(2)}`).join(" ");
+    slider.curve.setAttribute("points", points);
+    slider.mark.hidden = frame.height === null;
+    slider.mark.style.left = `${100 * frame.place}%`;
+    slider.mark.style.top = `${100 * (1 - (frame.height ?? 0))}%`;
+    const key = JSON.stringify(sweep.frames.map((f) => f.place));
+    if (slider.stopsKey !== key) {
+      slider.stopsKey = key;
+      slider.stops.replaceChildren(...sweep.frames.map((f) => {
+        const stop = el("i");
+        stop.style.left = `${100 * f.place}%`;
+        return stop;
+      }));
+    }
+  }
+
+  /** A sentence in which the word for a level has the level's colour. */
+  colourWord(node, text, level) {
+    if (node.dataset.text === text) return;
+    node.dataset.text = text;
+    const word = this.t(level), at = word ? text.toLowerCase().indexOf(word.toLowerCase()) : -1;
+    if (at < 0) return node.replaceChildren(text);
+    const term = el("span", { class: "term", "data-role": level, text: text.slice(at, at + word.length) });
+    node.replaceChildren(text.slice(0, at), term, text.slice(at + word.length));
   }
 
   /** Tell the server what changed here, once things are quiet: a double click is no pin, a slider no flood. */
@@ -488,6 +597,7 @@ class BoardView {
       labelled("overlay", tools.overlay), labelled("aligned", tools.aligned), labelled("colormap", tools.colormap),
       labelled("gamma", tools.gamma, tools.gammaValue), labelled("range", tools.range), tools.zoom, tools.help,
     );
+    this.slider = this.newSlider();
     this.row = el("div", { class: "row" });
     this.sum = {
       place: el("span", { class: "place" }),
@@ -497,7 +607,7 @@ class BoardView {
     this.line = el("div", { class: "sum" }, this.sum.place, this.sum.maths, this.sum.note);
     this.live = el("div", { class: "unseen", "aria-live": "polite" });
     this.help = el("div", { class: "help", role: "dialog", hidden: true });
-    this.root.replaceChildren(this.bar, this.row, this.line, this.live, this.help);
+    this.root.replaceChildren(this.bar, this.slider.node, this.row, this.line, this.live, this.help);
 
     const set = (field, value) => {
       this.settings[field] = value;
@@ -516,6 +626,38 @@ class BoardView {
     tools.zoom.onclick = () => this.resetZoom();
     tools.help.onclick = () => this.showHelp(this.help.hidden);
     this.root.onkeydown = (event) => this.key(event);
+  }
+
+  newSlider() {
+    const curve = el("div", { class: "curve", "aria-hidden": "true" });
+    curve.innerHTML = `<svg viewBox="0 0 100 100" preserveAspectRatio="none">
+      <polyline vector-effect="non-scaling-stroke"></polyline></svg>`;
+    const slider = {
+      label: el("span", { class: "sliderlabel" }),
+      ends: ["low", "high"].map((role) => el("span", { class: "sliderend", "data-end": role })),
+      input: el("input", { type: "range", min: 0, max: 1, step: "any" }),
+      stops: el("div", { class: "stops", "aria-hidden": "true" }),
+      curve: curve.querySelector("polyline"),
+      mark: el("i", { class: "mark" }),
+      value: el("output", { class: "slidervalue" }),
+      facts: el("span"),
+    };
+    slider.room = el("span", { class: "facts" }, slider.facts);
+    curve.append(slider.mark);
+    slider.track = el("div", { class: "track" }, curve, slider.stops, slider.input);
+    slider.node = el(
+      "div", { class: "sweep", hidden: true },
+      slider.label, slider.ends[0], slider.track, slider.ends[1], slider.value, slider.room,
+    );
+    slider.input.oninput = () => {
+      const wanted = Number(slider.input.value);
+      const away = this.header.sweep.frames.map((f) => Math.abs(f.place - wanted));
+      this.slide(away.indexOf(Math.min(...away)));
+      this.showSlider(); // the thumb rests only on positions there are
+    };
+    slider.input.onchange = slider.input.onpointerup = () => this.report(120);
+    slider.input.onkeydown = (event) => this.slideKey(event);
+    return slider;
   }
 
   /** Make the panels' elements fit the header; existing ones are reused, so nothing flickers and focus stays. */
@@ -721,7 +863,7 @@ class BoardView {
     if (!entry) return null;
     const m = this.maps[entry.map];
     if (m.rgb) return null;
-    return { value: at16(m, this.cell(view, m, place).index), step: m.step };
+    return { value: valueAt(m, this.cell(view, m, place).index), step: m.step };
   }
 
   // --- ranges ----------------------------------------------------------------------------------
@@ -735,27 +877,27 @@ class BoardView {
     for (const panel of this.panels) {
       const { view } = panel, scale = this.mapScale(view);
       panel.mapScale = scale;
-      panel.spread = view.maps.filter((m) => !this.maps[m.map].rgb).map((m) => this.maps[m.map]);
+      const versions = view.versions ?? [view.maps.map((m) => m.map)]; // the slider changes no range
+      panel.each = view.maps.map((_, i) => [...new Set(versions.map((maps) => maps[i]))].map((n) => this.maps[n]));
+      panel.each = panel.each.map((maps) => maps.filter((m) => !m.rgb));
+      panel.spread = [...new Set(panel.each.flat())];
       if (view.kind !== "maps" || !["low", "high", "fused"].includes(panel.data.role)) continue;
       (all[scale] ??= []).push(...panel.spread);
     }
     for (const panel of this.panels) {
       const shared = panel.view.kind === "maps" && ["low", "high", "fused"].includes(panel.data.role);
-      panel.limits = (m) => {
-        const scale = panel.mapScale;
+      const scale = panel.mapScale, range = this.settings.range;
+      const over = (group) => {
         if (FIXED[scale]) return FIXED[scale];
-        const range = this.settings.range;
-        const group = range === "map" ? [m] : range === "all" && shared ? all[scale] : panel.spread;
         let lo = Infinity, hi = -Infinity;
         for (const g of group) [lo, hi] = [Math.min(lo, g.lo), Math.max(hi, g.hi)];
         if (scale !== "signed") return [lo, hi];
         const top = Math.max(Math.abs(lo), Math.abs(hi));
         return [-top, top];
       };
-      if (this.settings.range !== "map") {
-        const once = panel.spread.length ? panel.limits(panel.spread[0]) : null;
-        panel.limits = () => once;
-      }
+      const once = over(range === "all" && shared ? all[scale] : panel.spread);
+      const own = range === "map" ? panel.each.map(over) : [];
+      panel.limits = (index) => own[index] ?? once;
     }
   }
 
@@ -766,6 +908,7 @@ class BoardView {
     for (const panel of this.panels) this.label(panel);
     this.fitHeads();
     this.showTools();
+    this.showSlider();
     this.paint();
   }
 
@@ -790,6 +933,14 @@ class BoardView {
     this.fontPx = parseFloat(style.fontSize) || 14;
   }
 
+  /** Where the numbers come from: at the first step of a training they are random. */
+  badge({ badge, data }) {
+    say(badge, data.badge?.text ?? "");
+    tip(badge, data.badge?.help || data.badge?.text || "");
+    badge.dataset.kind = data.badge?.kind ?? "";
+    badge.hidden = !data.badge;
+  }
+
   label(panel) {
     const { data, view } = panel;
     panel.node.dataset.role = data.role;
@@ -800,10 +951,7 @@ class BoardView {
     panel.node.dataset.scale = view.scale;
     this.title(panel);
     tip(panel.shape, view.shape);
-    say(panel.badge, data.badge?.text ?? "");
-    tip(panel.badge, data.badge?.help || data.badge?.text || "");
-    panel.badge.dataset.kind = data.badge?.kind ?? "";
-    panel.badge.hidden = !data.badge;
+    this.badge(panel);
     panel.over.setAttribute("aria-label", this.t("canvas", { title: data.title, view: view.label, shape: view.shape }));
     panel.views.setAttribute("aria-label", this.t("views", { title: data.title }));
     panel.pick.setAttribute("aria-label", this.t("views", { title: data.title }));
@@ -1022,7 +1170,7 @@ class BoardView {
     const zoom = this.window.zoom;
     const across = samples(m.w, view.stride[1], view.offset[1], this.window.x, width / zoom, tile.w);
     const down = samples(m.h, view.stride[0], view.offset[0], this.window.y, height / zoom, tile.h);
-    const limits = m.rgb ? null : panel.limits(m);
+    const limits = m.rgb ? null : panel.limits(tile.index);
     const colours = colourise(m, panel.mapScale, limits, this.settings, this.mode);
     raster(panel.pixels, panel.width, tile, colours, m.w, across, down);
     const picture = view.over && this.opacity < 1 ? this.picture() : null;
@@ -1070,7 +1218,7 @@ class BoardView {
 
   barLimits(view) {
     if (FIXED[view.scale]) return FIXED[view.scale];
-    const values = view.bars.map((b) => b.value).filter((v) => v !== null);
+    const values = (view.allBars ?? [view.bars]).flat().map((b) => b.value).filter((v) => v !== null);
     const lo = Math.min(0, ...values), hi = Math.max(0, ...values);
     return view.scale === "signed" ? [-Math.max(-lo, hi), Math.max(-lo, hi)] : [lo, hi];
   }
@@ -1339,9 +1487,9 @@ class BoardView {
       }
     } else {
       const m = this.maps[(entry ?? view.maps[0])?.map];
-      if (m) limits = panel.limits(m);
+      if (m) limits = panel.limits(Math.max(0, at));
       if (entry) {
-        const value = at16(m, this.cell(view, m, place).index);
+        const value = valueAt(m, this.cell(view, m, place).index);
         if (Number.isFinite(value)) mark = value;
         text = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
         name = this.nameOf(entry);

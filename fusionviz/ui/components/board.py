@@ -4,36 +4,53 @@ What travels: four bytes (length of the header, little endian), the header as JS
 other. A map is 16 bits for each cell between its own smallest and largest number, so that the sum under the
 crosshair adds up to the digits shown. Numbers that are none (NaN, infinities) never reach JSON: in a map that has
 some, 65535 says "no number here" and the range ends at 65534; a bar without a number is null.
+
+Of a board with a slider, every position travels: the panels as at the start, and for each position what differs.
+Where that is too much (`MOST_BYTES`), the maps of the other positions have 8 bits: the colours are the same to the
+eye, and the arithmetic shows as many digits as the maps have.
 """
 
 import base64
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
 from fusionviz import scales, texts
-from fusionviz.board import Arithmetic, Board, Panel, PanelView
+from fusionviz.board import Arithmetic, Board, BoardFrame, BoardSweep, Panel, PanelView
 from fusionviz.selection import COLORMAPS, RANGES, View
 
-NO_NUMBER = 65535
-SETTINGS = ("pin", "pin_channel", "colormap", "gamma", "range", "aligned")
+SETTINGS = ("pin", "pin_channel", "colormap", "gamma", "range", "aligned", "frame")
 MOST_BRANCHES = 8
+MOST_BYTES = 4_000_000
 
 
-def pack(board: Board, view: View, language: str, *, digest: str) -> bytes:
-    """Return the bytes that the component draws.
+@dataclass(frozen=True)
+class Encoded:
+    """What travels of a board whatever a person sets on it: worth keeping, as encoding takes longest."""
 
-    Args:
-        board: what to show.
-        view: pin, colour map, gamma, range and alignment, which the browser applies.
-        language: of the component's own words.
-        digest: of everything that `board` depends on; the browser decodes the maps anew only if it changes.
-    """
+    header: dict
+    maps: bytes
+
+    def packed(self, board: Board, view: View) -> bytes:
+        """Return the bytes that the component draws; see `pack`."""
+        shown = [{**panel, "view": board[panel["id"]].shown.key} for panel in self.header["panels"]]
+        settings = {name: getattr(view, name) for name in SETTINGS}
+        header = {**self.header, "panels": shown, "view": settings}
+        written = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return b"".join([len(written).to_bytes(4, "little"), written, self.maps])
+
+
+def encode(board: Board, language: str, *, digest: str) -> Encoded:
+    """Return a board with its maps in bytes; arguments as of `pack`."""
     payload = _Payload()
+    sweep = board.sweep
+    start = board if sweep is None else board.at(sweep.start)
     header = {
         "digest": digest,
         "language": language,
@@ -41,14 +58,25 @@ def pack(board: Board, view: View, language: str, *, digest: str) -> bytes:
         "channels": list(board.channels),
         "caption": board.caption,
         "credit": board.credit,
-        "view": {name: getattr(view, name) for name in SETTINGS},
-        "arithmetic": _arithmetic(board.arithmetic),
-        "panels": [_panel(panel, payload) for panel in board.panels],
+        "arithmetic": _arithmetic(start.arithmetic),
+        "panels": [_panel(panel, payload) for panel in start.panels],
+        "sweep": None if sweep is None else _sweep(sweep, payload),
         "maps": payload.maps,
         "text": _words(language),
     }
-    written = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    return b"".join([len(written).to_bytes(4, "little"), written, *payload.parts])
+    return Encoded(header, b"".join(payload.parts))
+
+
+def pack(board: Board, view: View, language: str, *, digest: str) -> bytes:
+    """Return the bytes that the component draws.
+
+    Args:
+        board: what to show.
+        view: pin, colour map, gamma, range, alignment and position of the slider, which the browser applies.
+        language: of the component's own words.
+        digest: of everything that `board` depends on; the browser decodes the maps anew only if it changes.
+    """
+    return encode(board, language, digest=digest).packed(board, view)
 
 
 def board(
@@ -108,48 +136,66 @@ def views(state: Mapping | None) -> tuple[tuple[str, str], ...] | None:
 
 # --- header --------------------------------------------------------------------------------------
 class _Payload:
-    """The maps, each distinct one once: a panel's views often show the same numbers."""
+    """The maps, each distinct one once: a panel's views, and positions of the slider, often show the same numbers."""
 
     def __init__(self) -> None:
         self.maps: list[dict] = []
         self.parts: list[bytes] = []
         self.size = 0
+        self.bits = 16
         self.seen: dict[tuple, int] = {}
 
     def add(self, values: np.ndarray, *, rgb: bool) -> int:
         """Return the number under which a map travels."""
-        values = np.ascontiguousarray(values, np.uint8 if rgb else np.float32)
-        identity = (rgb, values.shape, values.tobytes())
+        values, identity = self.known(values, rgb=rgb)
         if identity not in self.seen:
             self.seen[identity] = len(self.maps)
-            entry, data = ({}, values.tobytes()) if rgb else quantise(values)
+            entry, data = ({}, values.tobytes()) if rgb else quantise(values, self.bits)
             data += bytes(-len(data) % 4)  # typed arrays begin at even addresses
             self.maps.append({"at": self.size, "h": values.shape[0], "w": values.shape[1], "rgb": rgb, **entry})
             self.parts.append(data)
             self.size += len(data)
         return self.seen[identity]
 
+    def known(self, values: np.ndarray, *, rgb: bool) -> tuple[np.ndarray, tuple]:
+        """Return a map as it travels, and what tells it from others."""
+        values = np.ascontiguousarray(values, np.uint8 if rgb else np.float32)
+        return values, (rgb, values.shape, hashlib.blake2b(values, digest_size=16).digest())
 
-def quantise(values: np.ndarray) -> tuple[dict, bytes]:
-    """Return a map's range and its cells in 16 bits: value = lo + q / top * (hi - lo), top 65535, or 65534 with holes.
+    def fit(self, views: Iterable[PanelView]) -> None:
+        """Give the maps to come 8 bits where 16 would be too much."""
+        more = {}
+        for view in views:
+            for m in view.maps:
+                values, identity = self.known(m.values, rgb=view.scale == "rgb")
+                more[identity] = values.nbytes if view.scale == "rgb" else 2 * values.size
+        if self.size + sum(n for identity, n in more.items() if identity not in self.seen) > MOST_BYTES:
+            self.bits = 8
+
+
+def quantise(values: np.ndarray, bits: int = 16) -> tuple[dict, bytes]:
+    """Return a map's range and its cells in 16 or 8 bits: value = lo + q / top * (hi - lo), top 2^bits - 1.
 
     Args:
         values: float32 [h w].
 
     Returns:
-        ({"lo", "hi", "holes"}, bytes); a constant map has lo == hi.
+        ({"lo", "hi", "bits", "holes"}, bytes); a constant map has lo == hi. A map with holes has them at 2^bits - 1,
+        and its top is one less.
     """
     known = np.isfinite(values)
     holes = not known.all()
     exact = values.astype(np.float64)
-    lo, hi = (float(exact[known].min()), float(exact[known].max())) if known.any() else (0.0, 0.0)
-    top = NO_NUMBER - 1 if holes else NO_NUMBER
+    numbers = exact[known] if holes else exact
+    lo, hi = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 0.0)
+    none = 2**bits - 1
+    top = none - 1 if holes else none
     steps = np.zeros(values.shape)
     if hi > lo:
-        steps = (np.where(known, exact, lo) - lo) / (hi - lo) * top
-    cells = np.round(steps).astype("<u2")
-    cells[~known] = NO_NUMBER
-    return {"lo": lo, "hi": hi, "holes": holes}, cells.tobytes()
+        steps = ((np.where(known, exact, lo) if holes else exact) - lo) / (hi - lo) * top
+    cells = np.round(steps).astype("<u2" if bits == 16 else "u1")
+    cells[~known] = none
+    return {"lo": lo, "hi": hi, "bits": bits, "holes": holes}, cells.tobytes()
 
 
 def _panel(panel: Panel, payload: _Payload) -> dict:
@@ -159,7 +205,6 @@ def _panel(panel: Panel, payload: _Payload) -> dict:
         "title": panel.title,
         "of": panel.of,
         "badge": dataclasses.asdict(panel.badge) if panel.badge else None,
-        "view": panel.shown.key,
         "views": [_view(view, payload) for view in panel.views],
     }
 
@@ -181,11 +226,48 @@ def _view(view: PanelView, payload: _Payload) -> dict:
     }
 
 
+def _sweep(sweep: BoardSweep, payload: _Payload) -> dict:
+    payload.fit(view for frame in sweep.frames for panel in frame.panels for view in panel.views)
+    return {
+        "kind": sweep.kind,
+        "label": sweep.label,
+        "ends": list(sweep.ends),
+        "curve": sweep.curve,
+        "start": sweep.start,
+        "frames": [_frame(frame, payload) for frame in sweep.frames],
+    }
+
+
+def _frame(frame: BoardFrame, payload: _Payload) -> dict:
+    """What differs from position to position: badges, maps, bars and notes, in the order of panels and their views."""
+    return {
+        "value": frame.value,
+        "place": frame.place,
+        "text": frame.text,
+        "facts": frame.facts,
+        "height": frame.height,
+        "constants": _constants(frame.arithmetic),
+        "badges": [dataclasses.asdict(p.badge) if p.badge else None for p in frame.panels],
+        "panels": [[_version(view, payload) for view in panel.views] for panel in frame.panels],
+    }
+
+
+def _version(view: PanelView, payload: _Payload) -> dict:
+    return {
+        "maps": [payload.add(m.values, rgb=view.scale == "rgb") for m in view.maps],
+        "bars": [_number(b.value) for b in view.bars],
+        "note": view.note,
+    }
+
+
 def _arithmetic(arithmetic: Arithmetic | None) -> dict | None:
     if arithmetic is None:
         return None
-    constants = {name: _number(value) for name, value in arithmetic.constants.items()}
-    return {"template": arithmetic.template, "sources": arithmetic.sources, "constants": constants}
+    return {"template": arithmetic.template, "sources": arithmetic.sources, "constants": _constants(arithmetic)}
+
+
+def _constants(arithmetic: Arithmetic | None) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in arithmetic.constants.items()} if arithmetic else {}
 
 
 def _number(value: float) -> float | None:
@@ -223,8 +305,13 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "gamma": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and 0.2 <= v <= 5,
     "range": lambda v: v in RANGES,
     "aligned": lambda v: isinstance(v, bool),
+    "frame": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1e6),
 }
-_READ: dict[str, Callable[[object], object]] = {"pin": lambda v: None if v is None else tuple(v), "gamma": float}
+_READ: dict[str, Callable[[object], object]] = {
+    "pin": lambda v: None if v is None else tuple(v),
+    "gamma": float,
+    "frame": lambda v: None if v is None else float(v),
+}
 
 
 # --- registration, once ------------------------------------------------------------------------------

@@ -14,13 +14,12 @@ KEY = "board"
 
 def show(found: StudyResult, view: View) -> None:
     """Draw the board; pin, colours and range chosen there go into the selection, and so into link and export."""
-    drawn, digest = cache.board(found, view, words.language())
+    drawn, encoded = cache.board(found, view, words.language())
     st.session_state.shown_channels = drawn.channels
     height, width = drawn.size
     if view.pin is not None and not (view.pin[0] < width and view.pin[1] < height):
         view = replace(view, pin=None)  # pinned on a larger input: not a place of this one
-    data = canvas.pack(drawn.with_views(view.views), view, words.language(), digest=digest)
-    canvas.board(data, key=KEY, on_change=_changed)
+    canvas.board(encoded.packed(drawn.with_views(view.views), view), key=KEY, on_change=_changed)
 
 
 def _changed() -> None:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
-from fusionviz.ui.components import board_view, export, flow, heading, knows, predictions, status
+from fusionviz.ui.components import board_view, export, flow, heading, knows, live_fit, predictions, status
 from fusionviz.ui.words import say
 
 selection = session.selection()
@@ -27,6 +27,7 @@ except FusionvizError as mistake:
         session.notify(mistake)
         st.rerun()
 
+found = found.at(selection.view.frame)  # all that stands under the board follows its slider
 with said:
     for remark in found.notices:
         notices.mistake(remark)
@@ -37,5 +38,6 @@ if found.prediction is not None:
     predictions.show(found)
 else:
     knows.show(found)
+live_fit.show(found)
 flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
 status.show(found)
