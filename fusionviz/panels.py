@@ -199,8 +199,13 @@ class _Builder:
         of = weight.of if weight.of in ("low", "high") else ""
         # Where the mean over channels is flat, the channels still differ: they come first.
         flat = views[0].key == "place" and len(views) > 1 and float(np.ptp(views[0].maps[0].values)) < 0.05
-        badge = self.badge(ANALYTIC if self.by_hand(weight) else study.provenance)
+        badge = self.badge(ANALYTIC if self.by_hand(weight) else self.of_weight())
         return Panel("weight", "weight", self.title(weight), tuple(views), int(flat), badge, of)
+
+    def of_weight(self) -> Provenance:
+        """Where a weight comes from: what was fitted on these very maps means something, though they be random."""
+        own = self.study.result.provenance
+        return own if own.kind in ("fitted", "fitted_scenes") else self.study.provenance
 
     def by_hand(self, weight: AttentionMap) -> bool:
         """Say whether a weight depends on no map and no learned number: a knob alone has set it."""

@@ -46,6 +46,12 @@ def test_every_method_fills_the_board(found: dict, method: str, language: str) -
     assert len(board["fused"].shown.maps) == 9
 
 
+def test_a_weight_fitted_on_random_maps_says_that_it_was_fitted() -> None:
+    board = panels.build(study.run(BASE.with_(method="aff")), View(), "en")
+    kinds = {panel: board[panel].badge.kind for panel in ("low", "high", "weight", "fused")}
+    assert kinds == {"low": "random", "high": "random", "weight": "fitted", "fused": "random"}
+
+
 @pytest.mark.parametrize("show", ["mean", "max", "norm", "pca"])
 def test_reduced_pictures_come_first_and_channels_stay(found: dict, show: str) -> None:
     board = panels.build(found["aff"], View(show=show), "en")

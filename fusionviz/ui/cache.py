@@ -29,7 +29,7 @@ def picture(selection: Selection, upload: Picture | None) -> Picture:
     return upload if upload is not None else pictures.open_picture(selection.picture)
 
 
-@st.cache_resource(show_spinner=False, max_entries=24)
+@st.cache_resource(show_spinner=False, max_entries=10)  # one with a slider holds up to 90 MB at 224 px
 def _result(key: tuple, _selection: Selection, _picture: Picture, _device: str | None) -> StudyResult:
     return study.run(study.prepare(_selection, _picture, on=_device))
 

@@ -31,7 +31,7 @@ def show() -> None:
     """Show the page; without a leaderboard, how one is made, and what the papers say."""
     ground = "#0f1318" if words.is_dark() else "#ffffff"
     st.html(f"<style>:root {{ --lb-ground: {ground}; }}\n{STYLE}</style>")
-    st.subheader(say("leaderboard.title"), anchor=False)
+    st.html(f'<h3 class="lb-title">{html.escape(say("leaderboard.title"))}</h3>')
     try:
         board = leaderboard.read()
         if board is None:
