@@ -25,7 +25,7 @@ def around(page, *, version: str) -> None:  # noqa: ANN001 - Streamlit's page ty
     st.html(f"<style>:root {{ {variables} }}\n{STYLE}</style>")
     with st.sidebar:
         sidebar.brand(version)
-        if page.url_path != "lessons":  # the lessons put their own list there
+        if page.url_path not in ("lessons", "leaderboard"):  # these put a list of their own there
             sidebar.show()
     with st.container(horizontal=True, gap="small", width="content", key="actions"):
         actions = st.container(horizontal=True, gap="small", width="content")

@@ -31,7 +31,7 @@ def show() -> None:
     """Show the page; without a leaderboard, how one is made, and what the papers say."""
     ground = "#0f1318" if words.is_dark() else "#ffffff"
     st.html(f"<style>:root {{ --lb-ground: {ground}; }}\n{STYLE}</style>")
-    st.html(f'<h3 class="lb-title">{html.escape(say("leaderboard.title"))}</h3>')
+    st.html(f'<h3 class="lb-title" id="lb-standing">{html.escape(say("leaderboard.title"))}</h3>')
     try:
         board = leaderboard.read()
         if board is None:
@@ -39,9 +39,11 @@ def show() -> None:
     except FusionvizError as mistake:
         notices.mistake(mistake)
     else:
+        _contents()
         _standing(board)
         _why(board)
         _weights(board)
+        st.html('<span id="lb-papers"></span>')
         with st.container(width=860):
             body = leaderboard.quoted(texts.lesson("leaderboard", words.language()).body, board, words.language())
             st.markdown(in_markdown(body, dark=words.is_dark()))
@@ -53,8 +55,23 @@ def _told(key: str, board: Leaderboard) -> str:
     return html.escape(leaderboard.fill(say(key), board, words.language()))
 
 
+def _contents() -> None:
+    """Put the page's parts into the sidebar, each a way there."""
+    parts = {
+        "standing": "leaderboard.title",
+        "why": "leaderboard.why.title",
+        "weights": "leaderboard.weights.title",
+        "papers": "leaderboard.papers",
+        "published": "published.title",
+    }
+    links = (f'<a href="#lb-{key}" target="_self">{html.escape(say(text))}</a>' for key, text in parts.items())
+    with st.sidebar:
+        st.html(f'<nav class="lb-contents">{"".join(links)}</nav>')
+
+
 def _section(title: str, about: str) -> str:
-    return f'<h3 class="lb-part">{html.escape(say(title))}</h3><p class="lb-about">{about}</p>'
+    part = title.split(".")[-2]
+    return f'<h3 class="lb-part" id="lb-{part}">{html.escape(say(title))}</h3><p class="lb-about">{about}</p>'
 
 
 # --- marks ---------------------------------------------------------------------------------------
