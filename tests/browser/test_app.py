@@ -75,8 +75,11 @@ def test_the_first_page_is_a_finished_board(app: App) -> None:
         assert app.page.locator(f"[data-panel={panel}]").is_visible()
     assert "64×24×24 → 24×24×24" in app.shape("low")  # a fit to the picture: the maps as they meet
     assert "256×6×6 → 24×24×24" in app.shape("high")
-    for panel in ("low", "high", "weight", "fused"):
-        assert app.page.locator(f"[data-panel={panel}] .badge").inner_text() == "random weights"
+    badges = {
+        panel: app.page.locator(f"[data-panel={panel}] .badge").inner_text() for panel in ("low", "high", "fused")
+    }
+    assert set(badges.values()) == {"random weights"}
+    assert app.page.locator("[data-panel=weight] .badge").inner_text() == "fitted to this picture"
     assert app.page.locator(".flow .node").count() >= 8
     assert app.page.locator(".status").inner_text().count("ms") >= 3
     # Everything is on the first screen, nothing scrolled.
