@@ -250,14 +250,21 @@ class LiveFit:
         return complete
 
     def _portion(self, under_way: Fitting, watch: Callable[[], None] | None) -> None:
-        """Take some steps: up to the next moment, and no longer than others should wait."""
-        end = time.perf_counter() + _PORTION_S
-        for now in under_way:
-            self._loss = now.loss if self._loss is None or now.step == 1 else 0.9 * self._loss + 0.1 * now.loss
-            if watch and now.step in self._planned:
-                watch()
-            if now.step in self._planned or time.perf_counter() > end or self._ask.is_set():
-                return
+        """Take some steps: up to the next moment, and no longer than others should wait.
+
+        One core is left to the page, which would otherwise stand still just while people watch it.
+        """
+        end, threads = time.perf_counter() + _PORTION_S, torch.get_num_threads()
+        torch.set_num_threads(max(1, threads - 1))
+        try:
+            for now in under_way:
+                self._loss = now.loss if self._loss is None or now.step == 1 else 0.9 * self._loss + 0.1 * now.loss
+                if watch and now.step in self._planned:
+                    watch()
+                if now.step in self._planned or time.perf_counter() > end or self._ask.is_set():
+                    return
+        finally:
+            torch.set_num_threads(threads)
 
     def _keep(
         self, head: Head, under_way: Fitting, held: Mapping[str, Tensor], labels: Tensor, weights: Tensor
