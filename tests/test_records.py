@@ -33,7 +33,7 @@ def test_the_weaker_provenance_wins() -> None:
 
 
 def test_provenance_has_known_kinds() -> None:
-    with pytest.raises(ValueError, match="analytic, bundled, pretrained, fitted, random"):
+    with pytest.raises(ValueError, match="analytic, bundled, pretrained, fitted_scenes, fitted, random"):
         Provenance("guessed")
 
 
