@@ -51,8 +51,8 @@ def test_a_fit_is_watched_stopped_gone_on_with_and_gone_through(page, settled, u
     slider = page.locator(".board input[type=range][aria-label='Training step']")
     slider.focus()
     page.keyboard.press("Home")
+    page.wait_for_function("location.search.includes('at=0')", timeout=60_000)  # told once the key has rested
     settled(page)
-    assert "at=0" in page.url
     assert page.locator("[data-panel=fused] .badge").inner_text() == "random weights"
     page.locator(".st-key-fit_resume button").click()
     page.wait_for_function(f"+document.querySelector('.fit-now')?.dataset.step > {stopped}", timeout=120_000)
