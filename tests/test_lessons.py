@@ -211,7 +211,7 @@ def results(method: str) -> tuple:
     spec = fusion.spec(method)
     levels = 3 if spec.takes == "pyramid" else 2
     channels = tuple(4 * 2**i for i in range(levels))
-    maps = tuple(torch.ones(1, c, 8 // 2**i, 8 // 2**i) for i, c in enumerate(channels))
+    maps = tuple(torch.ones(1, c, 16 // 2**i, 16 // 2**i) for i, c in enumerate(channels))
     small = {"width": 8} if any(p.key == "width" for p in spec.params) else {}
     knobs = [small | {p.key: value} for p in spec.params for value in values_of(p)]
     with torch.no_grad():

@@ -44,6 +44,8 @@ class Fused:
     Attributes:
         levels: for methods that return a pyramid, one tensor for every level taken; they become outputs p4, p8, ...
         aligned: for methods that align by themselves, the two maps that met at the fused map's places.
+        at: position of the level on whose grid the fused map lies; 0 is the finest.
+        inset: cells of that grid that convolutions without padding have cut from the top and from the left.
     """
 
     tensor: Tensor
@@ -52,6 +54,8 @@ class Fused:
     more: dict[str, FeatureMap] = field(default_factory=dict)
     levels: tuple[Tensor, ...] = ()
     aligned: tuple[Tensor, Tensor] | None = None
+    at: int = 0
+    inset: int = 0
 
 
 def resize(tensor: Tensor, size: tuple[int, int], how: str = "bilinear") -> Tensor:
@@ -181,7 +185,7 @@ class FusionModule(nn.Module):
                 "param.value", method=self.spec.key, param="align", received=align, allowed=", ".join(ALIGNS)
             )
         self.alignment: Alignment | None = None
-        if self.spec.takes == "pair":
+        if self.spec.takes == "pair" and self.spec.align != "none":  # such a method brings the two together itself
             keep = {k: params[k] for k in ("width", "resize", "norm") if k in params}
             self.alignment = Alignment(self.channels, self.strides, self.align, **keep)
             if self.spec.align == "size+channels" and self.alignment.channels[0] != self.alignment.channels[1]:
@@ -227,11 +231,11 @@ class FusionModule(nn.Module):
         trace = Trace() if trace is None else trace
         maps = self._take(levels)
         tensors = self._inputs(maps, trace)
-        grid = maps[0]
         met = None
         if self.alignment is not None:
             tensors = met = self.alignment(*tensors, trace)
         fused = self.fuse(*tensors, context=context or Context(), trace=trace)
+        grid = self._grid(maps[fused.at], fused.inset)
         met = fused.aligned if met is None else met
         aligned = met and tuple(
             FeatureMap(name, t, grid.stride, grid.offset, m.stage)
@@ -239,7 +243,7 @@ class FusionModule(nn.Module):
         )
         outputs = {"fused": FeatureMap("fused", fused.tensor, grid.stride, grid.offset, grid.stage), **fused.more}
         outputs |= self._pyramid(fused.levels, maps)
-        attention = {a.name: self._place(a, grid) for a in fused.attention}
+        attention = {a.name: self._place(a, (grid, *maps)) for a in fused.attention}
         return FusionResult(outputs, attention, trace.steps, aligned, fused.terms, self.provenance)
 
     def _check_count(self, count: int) -> None:
@@ -284,6 +288,12 @@ class FusionModule(nn.Module):
         ]
 
     @staticmethod
+    def _grid(level: FeatureMap, inset: int) -> FeatureMap:
+        """The level on whose places the fused map lies, its first cell moved by what was cut off."""
+        moved = tuple(o + inset * s for o, s in zip(level.offset, level.stride, strict=True))
+        return replace(level, offset=moved) if inset else level
+
+    @staticmethod
     def _pyramid(tensors: tuple[Tensor, ...], maps: list[FeatureMap]) -> dict[str, FeatureMap]:
         """One output for every level taken, named after it: s4 gives p4, d3 gives p3."""
         names = [f"p{m.name[1:]}" for m in maps]
@@ -295,6 +305,9 @@ class FusionModule(nn.Module):
         }
 
     @staticmethod
-    def _place(attention: AttentionMap, grid: FeatureMap) -> AttentionMap:
-        has_places = "h" in attention.axes.split() and attention.stride is None
-        return replace(attention, stride=grid.stride, offset=grid.offset) if has_places else attention
+    def _place(attention: AttentionMap, grids: tuple[FeatureMap, ...]) -> AttentionMap:
+        """A weight with places lies on the fused map's grid, or on that of the level whose size it has."""
+        if "h" not in attention.axes.split() or attention.stride is not None:
+            return attention
+        grid = next((g for g in grids if g.size == tuple(attention.tensor.shape[-2:])), grids[0])
+        return replace(attention, stride=grid.stride, offset=grid.offset)

@@ -53,18 +53,16 @@ def weights_of_low(head: Head, maps: Mapping[str, Tensor], truth: Truth) -> dict
 def used(head: Head, maps: Mapping[str, Tensor], truth: Truth) -> dict[str, float]:
     """Return the mIoU in percent with the weights a head computes, with another scene's, and with flat ones.
 
-    Flat is each weight's own mean over the places; one weight for the whole picture is replaced by its mean over
-    pictures.
+    Flat is each weight's own mean over the places; a weight without places is replaced by its mean over pictures.
     """
     found = {name: Score(len(scenes.CLASSES)) for name in CONTROLS}
     head.eval()
     key = None
     for levels, part in _chunks(maps, truth):
         key = key or _step(head, [level[:1] for level in levels])
-        own = _attention(head, levels).tensor
-        flat = (
-            own.mean((2, 3), keepdim=True).expand_as(own) if own.ndim == 4 else own.mean(0, keepdim=True).expand_as(own)
-        )
+        weight = _attention(head, levels)
+        own, over = weight.tensor, (2, 3) if weight.grain in ("place", "element") else 0
+        flat = own.mean(over, keepdim=True).expand_as(own)
         for name, weight in (("own", own), ("other", own.roll(1, 0)), ("flat", flat)):
             fused = head.fusion(*levels, trace=Replacing({key: weight})).fused.tensor
             found[name].hold(head.read(fused, tuple(part.classes.shape[-2:])).argmax(1), part)
@@ -92,6 +90,8 @@ def _of_low(weight: AttentionMap) -> Tensor:
     """Return the weight of low as [b 1 h w], its mean over channels."""
     if weight.grain == "branch":
         return weight.tensor[:, :1, 0]
+    if weight.axes == "b n h w":  # low is the first of n levels
+        return weight.tensor[:, :1]
     return weight.tensor.mean(1, keepdim=True)
 
 

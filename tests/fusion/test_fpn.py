@@ -254,3 +254,69 @@ def test_takes_two_levels_or_more_and_exactly_its_own() -> None:
     for wrong in ((low, mid), (low, mid, top, top)):
         with pytest.raises(ShapeError, match="6, 10, 14"):
             fpn()(*wrong)
+
+
+# --- learned kernels, and all levels as one map ---------------------------------------------------
+def striped(kernel: str, size: tuple[int, int] = (12, 12)) -> torch.Tensor:
+    """What a constant map of ones becomes, enlarged by an untrained kernel, nothing else in the way."""
+    module = identity(fpn((4, 4), width=4, upsample=kernel, smooth=False))
+    high = torch.ones(1, 4, size[0] // 2, size[1] // 2)
+    return module(torch.zeros(1, 4, *size), high).fused.tensor[0, 0]
+
+
+def test_a_2x2_kernel_of_ones_is_nearest_bit_for_bit() -> None:
+    maps, sizes = levels((6, 10), ((14, 10), (7, 5))), (14, 10)
+    module = stir_biases(fpn((6, 10), upsample="transposed2", smooth=False))
+    assert torch.equal(module.up["1"].weight, torch.ones(8, 1, 2, 2))
+    up = next(step.tensor for step in module(*maps).trace if step.key == "up_1")
+    assert torch.equal(up, F.interpolate(module.lateral["2"](maps[1]), size=sizes, mode="nearest"))
+
+
+@pytest.mark.parametrize(("kernel", "overlaps"), [("2", {1}), ("3", {1, 2, 4}), ("4", {4})])
+def test_windows_overlap_evenly_only_where_the_stride_divides_the_kernel(kernel: str, overlaps: set[int]) -> None:
+    out = striped(f"transposed{kernel}")
+    counts = out * int(kernel) ** 2 / 4  # each weight is 4 / kernel squared
+    assert {round(float(c), 4) for c in counts.flatten()} == overlaps
+    torch.testing.assert_close(out.mean(), torch.ones(()))  # the mean is kept, whatever the pattern
+    steady = torch.ones(1, 1, 6, 6)
+    free = F.conv_transpose2d(steady, torch.ones(1, 1, int(kernel), int(kernel)), stride=2)[0, 0, 3:-3, 3:-3]
+    assert {int(c) for c in free.flatten()} == overlaps  # as torch's own transposed convolution has it
+
+
+@pytest.mark.parametrize("kernel", ["transposed2", "transposed3", "transposed4"])
+def test_learned_kernels_meet_odd_sizes_and_factors_of_four(kernel: str) -> None:
+    assert torch.isfinite(fpn(upsample=kernel)(*levels()).fused.tensor).all()
+    wide = fpn((6, 10), (4.0, 16.0), upsample=kernel)(*levels((6, 10), ((13, 9), (4, 3))))
+    assert wide.fused.size == (13, 9)
+    same = fpn((6, 6), (16.0, 16.0), upsample=kernel)
+    assert not list(same.up)
+    assert same(*levels((6, 6), ((5, 5), (4, 4)))).fused.size == (5, 5)
+
+
+@pytest.mark.parametrize("how", ["sum", "concat"])
+def test_merging_brings_all_levels_to_the_finest_size(how: str) -> None:
+    maps, alone = levels(), fpn()
+    module = fpn(merged=how)
+    module.load_state_dict(alone.state_dict())  # there is nothing more to learn
+    result, plain = module(*maps), alone(*maps).outputs
+    large = [F.interpolate(plain[p].tensor, size=(13, 9), mode="nearest") for p in ("p4", "p8", "p16")]
+    expected = sum(large) if how == "sum" else torch.cat(large, 1)
+    torch.testing.assert_close(result.fused.tensor, expected)
+    for name in ("p4", "p8", "p16"):
+        assert torch.equal(result.outputs[name].tensor, plain[name].tensor)
+    assert [s.tensor is result.fused.tensor for s in result.trace if s.role == "fused"] == [True]
+
+
+def test_the_maps_of_the_printed_version_cannot_be_stacked_as_they_are_but_merged_they_can() -> None:
+    maps = levels((16, 16, 16), ((32, 32), (16, 16), (8, 8)))
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        torch.cat(maps, 1)
+    fused = fpn((16, 16, 16), (2, 4, 8), width=16, upsample="transposed2", merged="concat")(*maps).fused
+    assert fused.tensor.shape == (2, 48, 32, 32)
+    odd = levels((16, 16, 16), ((33, 33), (17, 17), (9, 9)))  # where printed versions stop
+    assert fpn((16, 16, 16), (2, 4, 8), width=16, upsample="transposed2", merged="concat")(*odd).fused.size == (33, 33)
+
+
+def test_the_default_has_the_parameters_it_always_had() -> None:
+    names = [f"{part}.{i}.{kind}" for part in ("lateral", "smooth") for i in (1, 2, 3) for kind in ("weight", "bias")]
+    assert sorted(fpn().state_dict()) == sorted(names)
