@@ -24,6 +24,10 @@ PREDICTIONS = ("linear", "conv")
 """How the fused map is read: by one 1x1 convolution, so that the fusion has to do the work, or by 3x3, ReLU and 1x1."""
 
 
+NARROWER = {"unet": 2}
+"""Methods whose `width` is only the finest level's and doubles with every coarser one: their heads have a part of it."""
+
+
 class Only(nn.Module):
     """One of two levels by itself: 1x1 projection, normalisation, and the high level enlarged to the low level's size.
 
@@ -142,7 +146,8 @@ def head_params(method: str, width: int) -> dict[str, object]:
     if method in (*BASELINES, STACKED):
         return {}
     spec = fusion.spec(method)
-    return spec.parse({"width": width} if any(p.key == "width" for p in spec.params) else {})
+    narrow = width // NARROWER.get(method, 1)
+    return spec.parse({"width": narrow} if any(p.key == "width" for p in spec.params) else {})
 
 
 def build_head(
