@@ -167,6 +167,26 @@ KINDS = ("gate", "softmax", "normalised", "affine", "place", "share")
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """A block of tokens in a row of attention: the places of one level, row by row.
+
+    Attributes:
+        level: whose places they are: "low" or "high".
+        size: (h, w) of the block, h * w tokens.
+        stride, offset: the place of its cells, as in FeatureMap.
+    """
+
+    level: str
+    size: tuple[int, int]
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+
+    @property
+    def count(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True)
 class AttentionMap:
     """A weight that a method computed and used; returned, never stored on a module.
 
@@ -181,6 +201,7 @@ class AttentionMap:
         sums: what it sums to over what, as a key of the locale: "with_high" (low + high = 1), "branches", "none".
         stride, offset: the place of its cells, as in FeatureMap, where it has places.
         minimum, maximum: the bounds it cannot leave.
+        queries, keys: of "b head q k", the blocks of tokens that stand behind each other along q and along k.
     """
 
     name: str
@@ -194,11 +215,17 @@ class AttentionMap:
     offset: tuple[float, float] | None = None
     minimum: float = 0.0
     maximum: float = 1.0
+    queries: tuple[Tokens, ...] = ()
+    keys: tuple[Tokens, ...] = ()
 
     def __post_init__(self) -> None:
         expect(self.tensor, self.axes, of=f"attention '{self.name}'")
         if self.kind not in KINDS:
             raise ValueError(f"attention '{self.name}' is one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.queries or self.keys:
+            counts = tuple(sum(block.count for block in blocks) for blocks in (self.queries, self.keys))
+            if counts != tuple(self.tensor.shape[-2:]):
+                raise ValueError(f"attention '{self.name}' has blocks of {counts} tokens for {self.tensor.shape[-2:]}")
 
     @property
     def grain(self) -> str:
