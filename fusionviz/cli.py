@@ -197,8 +197,8 @@ def _train(options: argparse.Namespace) -> None:
     from fusionviz.backbones import bundled
     from fusionviz.training import rebuild
 
-    # A new method's head needs no new network.
-    parts = options.part or [part for part in rebuild.PARTS if not (options.method and part == "networks")]
+    # A new method's head needs no new network, and the comparison is of no method.
+    parts = options.part or [p for p in rebuild.PARTS if not (options.method and p in ("networks", "comparison"))]
     for given, known in (
         (options.backbone or (), bundled.names()),
         (options.method, rebuild.methods()),

@@ -25,7 +25,7 @@ PREDICTIONS = ("linear", "conv")
 
 
 NARROWER = {"unet": 2}
-"""Methods whose `width` is only the finest level's and doubles with every coarser one: their heads have a part of it."""
+"""Methods whose `width` is only the finest level's and doubles with every coarser one: their heads have less."""
 
 
 class Only(nn.Module):

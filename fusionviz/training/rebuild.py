@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fusionviz import backbones, fusion, pack
+from fusionviz import backbones, fusion, pack, scenes
 from fusionviz.backbones import Backbone, bundled
-from fusionviz.training import networks, series
+from fusionviz.training import comparison, networks, series
 from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw
 from fusionviz.training.heads import BASELINES, STACKED
 from fusionviz.training.packing import head_entry, made, write_backbone, write_heads, write_json
@@ -49,6 +49,7 @@ class Budget:
         weighed_scenes: of these, on how many weights are looked at; and as many more where things hide each other.
         leaderboard_steps: batches of 16 for a head of the leaderboard.
         leaderboard_seeds: how often each is fitted.
+        trial: of the comparison of two networks with and without fusion.
     """
 
     scenes: int = 24_000
@@ -59,10 +60,13 @@ class Budget:
     weighed_scenes: int = 2000
     leaderboard_steps: int = 1000
     leaderboard_seeds: int = 3
+    trial: comparison.Trial = comparison.Trial()
 
 
 FULL = Budget()
-QUICK = Budget(64, (("scene_resnet", 6), ("scene_mobilenet", 3)), 48, 8, 24, 16, 4, 2)
+QUICK = Budget(
+    64, (("scene_resnet", 6), ("scene_mobilenet", 3)), 48, 8, 24, 16, 4, 2, comparison.Trial(32, 48, 24, 3, 2)
+)
 """Minutes become seconds; it shows that everything runs, and its figures mean nothing."""
 
 
@@ -71,7 +75,7 @@ def methods() -> tuple[str, ...]:
     return (*BASELINES, *(m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")))
 
 
-PARTS = ("networks", "heads", "leaderboard")
+PARTS = ("networks", "heads", "leaderboard", "comparison")
 
 
 def rebuild(
@@ -101,6 +105,8 @@ def rebuild(
                 rebuild_heads(folder, key, budget, which=which, jobs=jobs, say=say)
         if "leaderboard" in parts and first in backbones:
             rebuild_leaderboard(folder, first, budget, which=which, jobs=jobs, say=say)
+    if "comparison" in parts:
+        rebuild_comparison(folder, budget, say=say)
     say("done", {"folder": folder})
 
 
@@ -292,6 +298,24 @@ def merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, ob
         rows = {tuple(row[m] for m in marks): row for row in (*old[name], *new[name])}
         told[name] = list(rows.values())
     return told
+
+
+# --- comparison ----------------------------------------------------------------------------------
+def rebuild_comparison(folder: Path, budget: Budget, *, say: Say) -> None:
+    """Train the networks of `comparison` and write what came out."""
+    trial = budget.trial
+
+    def report(network: str, seed: int, accuracy: float) -> None:
+        say("compared", {"name": network, "seed": seed, "accuracy": f"{accuracy:.1f}"})
+
+    table = {
+        "size_px": trial.size_px,
+        "classes": len(scenes.KINDS),
+        "test_scenes": trial.test,
+        "made": made(trial.steps, trial.train, 0),
+        "rows": comparison.run(trial, report),
+    }
+    write_json(folder / "comparison.json", table)
 
 
 def _draw(first: int, count: int, say: Say, *, occlusion: bool = False) -> Samples:

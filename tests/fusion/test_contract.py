@@ -335,8 +335,8 @@ COMMANDS = set(
     re.findall(
         r"\\[A-Za-z]+",
         r"\alpha \beta \gamma \delta \theta \lambda \mu \sigma \tau \phi \psi \omega \Delta \Sigma \mathrm \mathbf "
-        r"\mathit \mathcal \mathbb \bar \hat \tilde \frac \sqrt \sum \prod \max \min \exp \log \otimes \oplus \odot \uplus "
-        r"\cdot \times \ast \circ \uparrow \downarrow \rightarrow \leftarrow \leq \geq \neq \approx \in \ell \infty "
+        r"\mathit \mathcal \mathbb \bar \hat \tilde \frac \sqrt \sum \prod \max \min \exp \log \otimes \oplus \odot "
+        r"\uplus \cdot \times \ast \circ \uparrow \downarrow \rightarrow \leftarrow \leq \geq \neq \approx \in \ell \infty "
         r"\top \langle \rangle \Vert \vert \quad \qquad \left \right \ldots \cdots",
     )
 )

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from fusionviz import fusion
+from fusionviz.training import comparison
 
 CHANNELS, SIZES = (3, 4, 5), ((8, 8), (4, 4), (2, 2))
 
@@ -95,74 +95,25 @@ def test_levels_of_one_size_are_not_resized() -> None:
 
 
 # --- the article's comparison --------------------------------------------------------------------
-def conv(c: int, out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(c, out, 3, stride, 1)
-
-
-class Baseline(nn.Module):
-    """The article's "baseline": strided convolutions, and a linear layer on all 32 x 32 places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(conv(3, 64, 2), nn.ReLU(), conv(64, 128, 2), nn.ReLU(), conv(128, 256, 2))
-        self.head = nn.Linear(256 * 32 * 32, 10)
-
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.head(self.body(picture).flatten(1))
-
-
-class Encoder(nn.Module):
-    """Three levels of 64, 128 and 256 channels at the picture's size, a half and a quarter of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList((conv(3, 64), conv(64, 128), conv(128, 256)))
-
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        found = []
-        for layer in self.convs:
-            found.append(F.relu(layer(F.max_pool2d(found[-1], 2) if found else picture)))
-        return tuple(found)
-
-
-class Classifier(nn.Module):
-    """One encoder, this repository's fusion, pooling to 8 x 8, a linear layer; `fuses` off: the last level alone."""
-
-    def __init__(self, *, fuses: bool) -> None:
-        super().__init__()
-        self.fuses, self.encoder, self.head = fuses, Encoder(), nn.Linear(256 * 8 * 8, 10)
-        self.fusion = fusion.build("multilevel", (64, 128, 256), (1, 2, 4), target="coarsest") if fuses else conv_1x1()
-
-    def forward(self, picture: Tensor) -> Tensor:
-        maps = self.encoder(picture)
-        fused = self.fusion(*maps).fused.tensor if self.fuses else F.relu(self.fusion(maps[-1]))
-        return self.head(F.adaptive_avg_pool2d(fused, 8).flatten(1))
-
-
-def conv_1x1() -> nn.Conv2d:
-    return nn.Conv2d(256, 256, 1)
-
-
-def cost(network: nn.Module, side: int = 256) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one picture."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.to("meta")(torch.empty(1, 3, side, side, device="meta"))
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+def cost(network: str, side: int = 256, built_for: int = 256) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of one picture, with the article's ten classes."""
+    return comparison.cost(comparison.build(network, 10, built_for), side)
 
 
 def test_the_articles_comparison_compares_everything_but_fusion() -> None:
-    baseline, fused = cost(Baseline()), cost(Classifier(fuses=True))
+    baseline, fused = cost("baseline"), cost("fusion")
     assert baseline == (2_992_266, 634_912_768)
     assert fused == (649_610, 2_999_091_200)
     assert round(baseline[0] / fused[0], 1) == 4.6
     assert round(fused[1] / baseline[1], 1) == 4.7
-    heads = Baseline().head.weight.numel() - Classifier(fuses=True).head.weight.numel()
-    assert heads == 2_457_600
-    assert heads > baseline[0] - fused[0]  # the head alone is more than the whole difference
+    heads = (comparison.build(name, 10, 256).head.weight.numel() for name in ("baseline", "fusion"))
+    more = next(heads) - next(heads)
+    assert more == 2_457_600
+    assert more > baseline[0] - fused[0]  # the head alone is more than the whole difference
 
 
 def test_a_fair_pair_differs_in_the_stack_alone() -> None:
-    alone, fused = cost(Classifier(fuses=False)), cost(Classifier(fuses=True))
+    alone, fused = cost("alone"), cost("fusion")
     more = (64 + 128) * 256  # the columns of the 1x1 that read the two finer levels
     assert fused[0] - alone[0] == more == 49_152
     assert fused[1] - alone[1] == more * 64 * 64
@@ -172,6 +123,6 @@ def test_a_fair_pair_differs_in_the_stack_alone() -> None:
 
 def test_pooling_to_a_size_takes_any_picture_and_a_flat_head_takes_one() -> None:
     for side in (224, 250):
-        assert cost(Classifier(fuses=True), side)[0] == 649_610
+        assert cost("fusion", side)[0] == 649_610
     with pytest.raises(RuntimeError, match="200704"):
-        cost(Baseline(), 224)
+        cost("baseline", 224)
