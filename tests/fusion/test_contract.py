@@ -336,8 +336,8 @@ COMMANDS = set(
         r"\\[A-Za-z]+",
         r"\alpha \beta \gamma \delta \theta \lambda \mu \sigma \tau \phi \psi \omega \Delta \Sigma \mathrm \mathbf "
         r"\mathit \mathcal \mathbb \bar \hat \tilde \frac \sqrt \sum \prod \max \min \exp \log \otimes \oplus \odot "
-        r"\uplus \cdot \times \ast \circ \uparrow \downarrow \rightarrow \leftarrow \leq \geq \neq \approx \in \ell \infty "
-        r"\top \langle \rangle \Vert \vert \quad \qquad \left \right \ldots \cdots",
+        r"\uplus \cdot \times \ast \circ \uparrow \downarrow \rightarrow \leftarrow \leq \geq \neq \approx \in "
+        r"\ell \infty \top \langle \rangle \Vert \vert \quad \qquad \left \right \ldots \cdots",
     )
 )
 """Commands that KaTeX and matplotlib's mathtext both know."""
