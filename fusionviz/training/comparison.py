@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from fusionviz import fusion, scenes, trace
 from fusionviz.seeds import seeded
@@ -29,6 +30,13 @@ POOLED = 8
 LR = 1e-3
 FIRST = 700_000
 """Behind which seeds of a split lie the scenes of this comparison; no others have one thing only."""
+
+
+SMALLEST_PX = 24
+AROUND = 1.3
+"""Side of what is cut out, for a thing of side 1."""
+
+CHUNK = 64
 
 
 def conv(c: int, out: int, stride: int = 1) -> nn.Conv2d:
@@ -123,16 +131,31 @@ class Trial:
     """
 
     size_px: int = 96
-    train: int = 6000
+    train: int = 4000
     test: int = 2000
     steps: int = 600
     seeds: int = 2
 
 
 def pictures(first: int, count: int, size_px: int) -> tuple[Tensor, Tensor]:
-    """Return scenes with one thing [n 3 h w] as bytes, and which of `scenes.KINDS` it is [n]."""
-    made = scenes.batch(range(first, first + count), size_px, objects=1)
-    return made.pictures, torch.tensor([labels[0] for labels in made.labels]) - 1
+    """Return things cut out of scenes with one thing [n 3 h w] as bytes, and which of `scenes.KINDS` each is [n].
+
+    Things smaller than SMALLEST_PX in their scene would be blurs, so the next scene stands in their place.
+    """
+    cut, kinds = [], []
+    while len(kinds) < count:
+        made = scenes.batch(range(first, first + CHUNK), objects=1)
+        first += CHUNK
+        for picture, boxes, labels in zip(made.pictures, made.boxes, made.labels, strict=True):
+            x0, y0, x1, y1 = boxes[0].tolist()
+            side = max(x1 - x0, y1 - y0)
+            if side < SMALLEST_PX or len(kinds) == count:
+                continue
+            x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, AROUND * side / 2
+            window = torch.tensor([[0, x - half, y - half, x + half, y + half]])
+            cut.append(roi_align(picture[None].float(), window, size_px, aligned=True).round().to(torch.uint8))
+            kinds.append(labels[0] - 1)
+    return torch.cat(cut), torch.tensor(kinds)
 
 
 def run(trial: Trial, say: Callable[[str, int, float], None]) -> list[dict[str, object]]:
