@@ -29,12 +29,17 @@ ALIGNS = ("none", "size", "size+channels", "project")
 
 @dataclass(frozen=True)
 class Context:
-    """What some methods look at besides maps."""
+    """What some methods look at besides maps.
+
+    Attributes:
+        levels: the levels themselves, with their places in the picture; filled in by every forward pass.
+    """
 
     picture: Tensor | None = None
     boxes: Tensor | None = None
     phrase: str | None = None
     generator: torch.Generator | None = None
+    levels: tuple[FeatureMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,7 @@ class Alignment(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor, trace: NullTrace) -> tuple[Tensor, Tensor]:
         size = tuple(low.shape[-2:])
-        x = self._project("low", low, "X", trace)  # [b width h w]
-        y = self._project("high", high, "Y", trace)  # [b width h' w']
+        x, y = self.projected(low, high, trace)
         if tuple(high.shape[-2:]) != size:
             if self.align == "none":
                 raise ShapeError(
@@ -136,6 +140,10 @@ class Alignment(nn.Module):
             op = "resize_" + how
             y = trace.step("high_resize", op, enlarge, y, formula=r"Y", role="high", module=self.up)  # [b width h w]
         return x, y
+
+    def projected(self, low: Tensor, high: Tensor, trace: NullTrace) -> tuple[Tensor, Tensor]:
+        """Return both levels with one number of channels, [b width h w] and [b width h' w'], each at its own size."""
+        return self._project("low", low, "X", trace), self._project("high", high, "Y", trace)
 
     def _project(self, name: str, tensor: Tensor, letter: str, trace: NullTrace) -> Tensor:
         for op in ("project", "norm"):
@@ -234,7 +242,8 @@ class FusionModule(nn.Module):
         met = None
         if self.alignment is not None:
             tensors = met = self.alignment(*tensors, trace)
-        fused = self.fuse(*tensors, context=context or Context(), trace=trace)
+        context = replace(context or Context(), levels=tuple(maps))
+        fused = self.fuse(*tensors, context=context, trace=trace)
         grid = self._grid(maps[fused.at], fused.inset)
         met = fused.aligned if met is None else met
         aligned = met and tuple(
