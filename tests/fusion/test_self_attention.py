@@ -1,4 +1,4 @@
-"""Self-attention over both levels: one sequence, whose rows are shared out between a token's own level and the other."""
+"""Self-attention over both levels: one sequence, whose rows are shared out between own level and other level."""
 
 import pytest
 import torch
