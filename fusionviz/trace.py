@@ -31,7 +31,7 @@ class NullTrace:
         *inputs: Tensor,
         formula: str = "",
         role: str = "",
-        module: nn.Module | nn.Parameter | None = None,
+        module: nn.Module | Tensor | None = None,
     ) -> Tensor:
         return fn(*inputs)
 
@@ -166,7 +166,7 @@ class TimedTrace(Trace):
 
 
 def _parameters(learned: object) -> int:
-    if isinstance(learned, nn.Parameter):
+    if isinstance(learned, Tensor):  # a parameter, or the part of one that this step uses
         return learned.numel()
     if isinstance(learned, nn.Module):
         return sum(p.numel() for p in learned.parameters())

@@ -70,22 +70,25 @@ def as_map(t: Tensor, size: tuple[int, int]) -> Tensor:
     return t.transpose(1, 2).unflatten(2, size)
 
 
-class Heads(nn.Module):
+class Heads(nn.MultiheadAttention):
     """Multi-head attention: every token that asks takes a mean of the values, weighed by how its query meets the keys.
 
-    Four matrices without biases, as in the paper's equation. It computes what nn.MultiheadAttention(bias=False) does,
-    which a test compares. That module makes queries, keys, weights and output in one call; here each is a step of its
-    own, so that one can look at it and put other weights in. Neither keys nor weights would feel biases: one of the
-    keys adds the same number to all scores of a row, and the softmax does not see it.
+    It is torch's own module, without biases, as in the paper's equation; at temperature 1 `super().forward` gives the
+    same answer, which a test compares. That makes queries, keys, weights and output in one call; here each is a step
+    of its own, so that one can look at it and put other weights in. Neither keys nor weights would feel biases: one
+    of the keys adds the same number to all scores of a row, and the softmax does not see it.
     """
 
     def __init__(self, width: int, count: int, temperature: float) -> None:
-        super().__init__()
-        self.count, self.temperature = count, temperature
-        for name in ("queries", "keys", "values", "mix"):
-            matrix = nn.Linear(width, width, bias=False)
-            nn.init.xavier_uniform_(matrix.weight)  # keeps the variance, so that scores start at the size of 1
-            setattr(self, name, matrix)
+        super().__init__(width, count, bias=False, batch_first=True)
+        self.temperature = temperature
+        for matrix in (*self.matrices, self.out_proj.weight):
+            nn.init.xavier_uniform_(matrix)  # keeps the variance, so that scores start at the size of 1
+
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W_Q, W_K and W_V, each [width width]; the module keeps them as one parameter."""
+        return self.in_proj_weight.chunk(3)
 
     def forward(
         self, asking: Tensor, asked: Tensor, content: Tensor, trace: NullTrace, *, letters: tuple[str, str, str]
@@ -97,29 +100,37 @@ class Heads(nn.Module):
             asked, content: what keys and values are made of [b k width].
             letters: how formulas call the three.
         """
-        names = zip("QKV", letters, strict=True)
-        of_q, of_k, of_v = (rf"{m}=W_{m}\,{f'({t})' if '+' in t else t}" for m, t in names)
-        q = trace.step("queries", "queries", self.queries, asking, formula=of_q)  # [b q width]
-        k = trace.step("keys", "keys", self.keys, asked, formula=of_k)  # [b k width]
-        v = trace.step("values", "values", self.values, content, formula=of_v)  # [b k width]
+        q, k, v = (
+            trace.step(
+                key,
+                key,
+                lambda t, w=w: F.linear(t, w),
+                tokens,
+                formula=rf"{m}=W_{m}\,{f'({letter})' if '+' in letter else letter}",
+                module=w,
+            )  # [b q width], [b k width], [b k width]
+            for key, w, tokens, m, letter in zip(
+                ("queries", "keys", "values"), self.matrices, (asking, asked, content), "QKV", letters, strict=True
+            )
+        )
         scale = r"\sqrt{d}" if self.temperature == 1 else rf"({self.temperature:g}\,\sqrt{{d}})"
         formula = rf"A_i=\mathrm{{softmax}}(Q_i K_i^{{\top}}/{scale})"
         # One step from products to weights: kept apart, the scores would take as much memory again.
         a = trace.step("weight", "attend", self.weigh, q, k, formula=formula, role="weight")  # [b head q k]
         gather = lambda a, v: self.join(a @ self.split(v))  # noqa: E731
-        stacked = r"[A_1 V_1;\ldots;A_h V_h]" if self.count > 1 else "A_1 V_1"
+        stacked = r"[A_1 V_1;\ldots;A_h V_h]" if self.num_heads > 1 else "A_1 V_1"
         u = trace.step("heads", "heads", gather, a, v, formula=stacked)  # [b q width]
-        o = trace.step("mixed", "mix_heads", self.mix, u, formula=rf"O=W_O\,{stacked}")  # [b q width]
+        o = trace.step("mixed", "mix_heads", self.out_proj, u, formula=rf"O=W_O\,{stacked}")  # [b q width]
         return o, a, v
 
     def weigh(self, q: Tensor, k: Tensor) -> Tensor:
         """Return every query's shares of the keys, head by head: [b head q k], rows summing to 1."""
         q, k = self.split(q), self.split(k)
-        return torch.softmax(q / (self.temperature * math.sqrt(q.shape[-1])) @ k.transpose(-2, -1), -1)
+        return torch.softmax(q / (self.temperature * math.sqrt(self.head_dim)) @ k.transpose(-2, -1), -1)
 
     def split(self, t: Tensor) -> Tensor:
         """[b n width] -> [b head n d]."""
-        return t.unflatten(-1, (self.count, -1)).transpose(1, 2)
+        return t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     @staticmethod
     def join(t: Tensor) -> Tensor:

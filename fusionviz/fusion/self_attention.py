@@ -107,6 +107,6 @@ class SelfAttention(TokenMethod):
         n, values = blocks[0].count, self.heads.split(values)  # [b head n d]
         rows, parts = weights[:, :, :n], []
         for columns in (slice(n), slice(n, None)):
-            part = self.heads.mix(self.heads.join(rows[..., columns] @ values[:, :, columns]))  # [b low width]
+            part = self.heads.out_proj(self.heads.join(rows[..., columns] @ values[:, :, columns]))  # [b low width]
             parts.append(resize(as_map(part, blocks[0].size), tuple(own.shape[-2:])))
         return own + parts[0], parts[1]

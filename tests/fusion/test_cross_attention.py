@@ -1,5 +1,6 @@
 """Cross-attention: queries of the low level, keys and values of the high level; and the tokens both methods share."""
 
+import copy
 import math
 
 import pytest
@@ -28,15 +29,12 @@ def steps(result: FusionResult) -> dict[str, Tensor]:
     return {s.key: s.tensor for s in result.trace}
 
 
-def torchs(heads: Heads, temperature: float = 1.0) -> nn.MultiheadAttention:
-    """torch's own module with the same numbers; it knows no temperature, so its queries are made smaller."""
-    width = heads.mix.in_features
-    reference = nn.MultiheadAttention(width, heads.count, bias=False, batch_first=True)
+def torchs(heads: Heads, temperature: float, *tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """What the module that lies inside answers by itself; it knows no temperature, so its queries are made smaller."""
+    plain = copy.deepcopy(heads)
     with torch.no_grad():
-        three = (heads.queries.weight / temperature, heads.keys.weight, heads.values.weight)
-        reference.in_proj_weight.copy_(torch.cat(three))
-        reference.out_proj.weight.copy_(heads.mix.weight)
-    return reference.eval()
+        plain.matrices[0].div_(temperature)
+    return nn.MultiheadAttention.forward(plain, *tokens, average_attn_weights=False)
 
 
 # --- the equation --------------------------------------------------------------------------------
@@ -51,7 +49,7 @@ def test_equals_torchs_multi_head_attention_with_the_same_weights(
     found = steps(result)
     content = found["high_tokens"]
     asking, asked = (found.get(f"{n}_placed", found[f"{n}_tokens"]) for n in ("low", "high"))
-    answer, weights = torchs(module.heads, temperature)(asking, asked, content, average_attn_weights=False)
+    answer, weights = torchs(module.heads, temperature, asking, asked, content)
     torch.testing.assert_close(result.attention["pairs"].tensor, weights)
     torch.testing.assert_close(found["mixed"], answer)
     low = found["low_norm"].flatten(2).transpose(1, 2)
@@ -61,28 +59,26 @@ def test_equals_torchs_multi_head_attention_with_the_same_weights(
 
 def test_its_gradients_are_torchs() -> None:
     module = cross().train().heads
-    reference = torchs(module).train()
     generator = torch.Generator().manual_seed(3)
     tokens = [torch.randn(2, n, 16, generator=generator) for n in (5, 7)]
-    answers = []
+    found = []
     for run in (
         lambda a, b: module(a, b, b, NullTrace(), letters=("X", "Y", "Y"))[0],
-        lambda a, b: reference(a, b, b)[0],
+        lambda a, b: nn.MultiheadAttention.forward(module, a, b, b)[0],
     ):
         given = [t.clone().requires_grad_() for t in tokens]
+        module.zero_grad()
         run(*given).square().sum().backward()
-        answers.append([t.grad for t in given])
-    for mine, theirs in zip(*answers, strict=True):
-        torch.testing.assert_close(mine, theirs)
-    three = torch.cat([getattr(module, name).weight.grad for name in ("queries", "keys", "values")])
-    torch.testing.assert_close(three, reference.in_proj_weight.grad)
+        found.append([t.grad for t in (*given, *module.parameters())])
+    for mine, torchs_own in zip(*found, strict=True):
+        torch.testing.assert_close(mine, torchs_own)
 
 
 def test_a_bias_of_the_keys_would_change_nothing() -> None:
     module = cross().heads
     generator = torch.Generator().manual_seed(3)
     asking, asked = (torch.randn(2, n, 16, generator=generator) for n in (5, 7))
-    q, k = module.queries(asking), module.keys(asked)
+    q, k = (nn.functional.linear(t, w) for t, w in zip((asking, asked), module.matrices[:2], strict=True))
     torch.testing.assert_close(module.weigh(q, k + torch.randn(16, generator=generator)), module.weigh(q, k))
 
 
@@ -90,8 +86,8 @@ def test_one_weight_worked_by_hand() -> None:
     """Width 8, one head: query (1, 0, ...), keys (a, 0, ...); so the scores are a / sqrt(8)."""
     heads = Heads(8, 1, 0.5)
     with torch.no_grad():
-        for part in (heads.queries, heads.keys, heads.values, heads.mix):
-            part.weight.copy_(torch.eye(8))
+        for matrix in (*heads.matrices, heads.out_proj.weight):
+            matrix.copy_(torch.eye(8))
     asking, asked = torch.zeros(1, 1, 8), torch.zeros(1, 2, 8)
     asking[..., 0], asked[0, 0, 0], asked[0, 1, 0] = 1.0, 3.0, -1.0
     answer, weights, _ = heads(asking, asked, asked, NullTrace(), letters=("X", "Y", "Y"))
@@ -138,14 +134,14 @@ def test_where_the_high_level_is_the_same_everywhere_every_row_is_even() -> None
     result = module(x, y)
     rows = result.attention["pairs"].tensor
     torch.testing.assert_close(rows, torch.full_like(rows, 1 / 12))
-    mean = module.heads.mix(steps(result)["values"].mean(1))  # [b width]
+    mean = module.heads.out_proj(steps(result)["values"].mean(1))  # [b width]
     torch.testing.assert_close(result.aligned[1].tensor, mean[..., None, None].expand(-1, -1, 8, 6))
 
 
 def test_without_values_the_low_level_is_left() -> None:
     x, y = maps()
     module = cross()
-    nn.init.zeros_(module.heads.values.weight)
+    nn.init.zeros_(module.heads.matrices[2])
     result = module(x, y)
     low = result.aligned[0].tensor
     assert not result.aligned[1].tensor.any()
@@ -183,7 +179,7 @@ def test_other_weights_make_another_answer() -> None:
     rows = other.attention["pairs"].tensor
     found = module(x, y, trace=Replacing({"weight": rows})).fused.tensor
     values = steps(own)["values"].unflatten(-1, (2, 8))  # [b k head d]
-    answer = module.heads.mix(torch.einsum("bhqk,bkhd->bqhd", rows, values).flatten(2))
+    answer = module.heads.out_proj(torch.einsum("bhqk,bkhd->bqhd", rows, values).flatten(2))
     low = own.aligned[0].tensor.flatten(2).transpose(1, 2)
     expected = nn.functional.layer_norm(low + answer, (16,)).transpose(1, 2).unflatten(2, SIZES[0])
     torch.testing.assert_close(found, expected)

@@ -32,12 +32,6 @@ def steps(result: FusionResult) -> dict[str, Tensor]:
 @pytest.mark.parametrize("heads", [1, 4])
 def test_equals_torchs_multi_head_attention_on_the_sequence(heads: int, positions: str, stir) -> None:
     module = stir(attention(heads=heads, positions=positions))
-    reference = nn.MultiheadAttention(16, heads, bias=False, batch_first=True).eval()
-    with torch.no_grad():
-        reference.in_proj_weight.copy_(
-            torch.cat([getattr(module.heads, n).weight for n in ("queries", "keys", "values")])
-        )
-        reference.out_proj.weight.copy_(module.heads.mix.weight)
     result = module(*maps())
     found = steps(result)
     tokens = torch.cat([found[f"{n}_norm"].flatten(2).transpose(1, 2) for n in ("low", "high")], 1)
@@ -46,7 +40,8 @@ def test_equals_torchs_multi_head_attention_on_the_sequence(heads: int, position
         blocks = Tokens("low", (8, 6), (4.0, 4.0), (2.0, 2.0)), Tokens("high", (4, 3), (8.0, 8.0), (4.0, 4.0))
         code = code + torch.cat([sines(b, (4.0, 4.0), 16, tokens) for b in blocks])
     coded = tokens + code
-    answer, weights = reference(coded, coded, tokens, average_attn_weights=False)
+    own = nn.MultiheadAttention.forward
+    answer, weights = own(module.heads, coded, coded, tokens, average_attn_weights=False)
     torch.testing.assert_close(result.attention["pairs"].tensor, weights)
     torch.testing.assert_close(found["mixed"], answer)
     out = nn.functional.layer_norm(tokens + answer, (16,)).transpose(1, 2)
@@ -76,7 +71,7 @@ def test_a_row_is_shared_out_between_its_own_level_and_the_other() -> None:
     rows = module(*maps()).attention["pairs"].tensor
     own, other = rows[..., :LOW].sum(-1), rows[..., LOW:].sum(-1)
     torch.testing.assert_close(own + other, torch.ones_like(own))
-    nn.init.zeros_(module.heads.queries.weight)  # with nothing to ask, the levels share by their numbers of tokens
+    nn.init.zeros_(module.heads.matrices[0])  # with nothing to ask, the levels share by their numbers of tokens
     rows = module(*maps()).attention["pairs"].tensor
     torch.testing.assert_close(rows[..., LOW:].sum(-1), torch.full((2, 4, ALL), 12 / ALL))
 
@@ -109,7 +104,7 @@ def test_without_positions_shuffled_places_are_shuffled_answers() -> None:
 
 def test_without_values_both_levels_stay_as_they_are() -> None:
     module = attention()
-    nn.init.zeros_(module.heads.values.weight)
+    nn.init.zeros_(module.heads.matrices[2])
     result = module(*maps())
     for name, own in (("fused", "low_norm"), ("p8", "high_norm")):
         torch.testing.assert_close(result.outputs[name].tensor, module.at_places(steps(result)[own]))
