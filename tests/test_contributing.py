@@ -36,9 +36,9 @@ def test_four_files_make_a_method(tmp_path: Path) -> None:
     for path, content in files.items():
         assert not (copy / path).exists()
         (copy / path).write_text(content, "utf-8")
-    suites = ("tests/fusion", "tests/test_lessons.py", "tests/test_study.py", "tests/test_panels.py", "tests/figures")
-    told_by_pytest = run(copy, "pytest", "-q", "-p", "no:cacheprovider", "-k", "maximum", *suites)
-    assert int(re.search(r"(\d+) passed", told_by_pytest)[1]) > 30
+    suites = ("tests/fusion", "tests/test_lessons.py")
+    said = run(copy, "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-k", "maximum and not slow", *suites)
+    assert int(re.search(r"(\d+) passed", said)[1]) > 30
     report = json.loads(run(copy, "fusionviz", "run", "--image", "scene:7", "--method", "maximum", "--json"))
     assert report["outputs"]["fused"]["shape"] == [1, 64, 32, 32]
     assert report["provenance"] == "random"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _readme import promised
 from matplotlib.mathtext import MathTextParser
 
 from fusionviz import fusion, texts
@@ -136,7 +137,7 @@ def test_a_method_lesson_has_its_six_sections_in_order_and_its_source(method, la
     assert spec.link in body.split("## ")[-1]
     read = re.sub(r"^\|.*$", "", prose(body.rpartition("## ")[0]), flags=re.M)
     words, longest = (read.split(), 500) if language == "en" else (re.findall(f"[{HAN}]", read), 1000)
-    assert 250 <= len(words) <= longest
+    assert (250 if method in promised() else 20) <= len(words) <= longest
 
 
 @each_lesson
