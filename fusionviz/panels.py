@@ -202,7 +202,7 @@ class _Builder:
         for name, out in self.study.result.outputs.items():
             if out.tensor is not fused.tensor:
                 views += self.views_of(out, name, tuple(c for c in self.channels if c < out.channels))
-        if len(self.levels) > 1 and self.spec.takes == "pyramid":
+        if self.spec.takes == "pyramid" or any(_pyramid_level(name) for name in self.study.result.outputs):
             views.append(self.pyramid())
         title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
         return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
