@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 ROLES = ("picture", "low", "high", "weight", "fused")
-SCALES = ("sequential", "signed", "weight", "gate", "phase", "rgb")
+KINDS = ("maps", "bars", "numbers", "graph")
+SCALES = ("sequential", "amount", "signed", "weight", "gate", "phase", "rgb")
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,81 @@ class Map:
         values: float32 [h w], or uint8 [h w 3] where the view's scale is "rgb".
         label: what stands on it, for example a channel's number.
         channel: the channel it shows, or None for a reduced picture.
+        level: (position, how many) of the level that it belongs to, fine to coarse, whose colour its label has.
+        stride, offset: of its cells, where they are not the view's: maps of several levels side by side.
+        box: (x, y, side) as parts of the panel, where maps stand in no grid.
+        row: maps of one row share a range of colours.
     """
 
     values: np.ndarray
     label: str = ""
     channel: int | None = None
+    level: tuple[int, int] | None = None
+    stride: tuple[float, float] | None = None
+    offset: tuple[float, float] | None = None
+    box: tuple[float, float, float] | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One number to draw as a bar or a figure, for example a channel's weight."""
+    """One number to draw as a bar or a figure, for example a channel's weight; `level` as of a Map."""
 
     label: str
     value: float
     channel: int | None = None
+    level: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """Words at a place of a panel: (x, y) as parts of it, y of the middle of the line.
+
+    Attributes:
+        name: what stands first, in the colour of its level, if it has one.
+        text: what follows.
+        room: the width that it may have, as a part of the panel; labels of one view are all of one size.
+        align: "left" | "center", where x is.
+    """
+
+    x: float
+    y: float
+    text: str
+    name: str = ""
+    room: float = 1.0
+    align: str = "left"
+    level: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A map of a graph, drawn as a disc at (x, y), parts of the panel; `fused`: it makes the fused map."""
+
+    label: str
+    x: float
+    y: float
+    level: tuple[int, int]
+    fused: bool = False
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One term of a node of a graph.
+
+    Attributes:
+        start, end: positions of its nodes.
+        share: its part of all terms of that node, 0 ... 1: how thick it is.
+        text: its number, or "".
+        through: the point that bends it, as of a quadratic curve, parts of the panel.
+        mark: where its number stands.
+    """
+
+    start: int
+    end: int
+    share: float
+    text: str
+    through: tuple[float, float]
+    mark: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -45,15 +107,20 @@ class PanelView:
         key: "channels" | "mean" | "max" | "norm" | "pca" | "aligned" | "aligned-mean" | "place" | "bars" | ...
         label: its name for people.
         shape: `64 × 56 × 56 · stride 4`.
-        kind: "maps" (a square grid of maps; one map fills it) | "bars" (sorted bars beside `maps`, their channels'
-            pictures) | "numbers" (a few bars, one per branch).
-        scale: one of SCALES. "sequential" starts at its minimum; "signed" is symmetric around zero; "weight" runs
-            from 0 (high wins, orange) over 0.5 to 1 (low wins, blue); "gate" runs from 0 to 1 in one hue; "phase" is
-            cyclic over -pi ... pi; "rgb" needs no scale.
+        kind: "maps" (a square grid of maps; one map fills it; maps with boxes stand there) | "bars" (sorted bars
+            beside `maps`, their channels' pictures) | "numbers" (a few bars, one per branch) | "graph" (nodes, edges).
+        scale: one of SCALES. "sequential" starts at its minimum, "amount" at zero; "signed" is symmetric around zero;
+            "weight" runs from 0 (high wins, orange) over 0.5 to 1 (low wins, blue); "gate" runs from 0 to 1 in one
+            hue; "phase" is cyclic over -pi ... pi; "rgb" needs no scale.
         stride, offset: (y, x) of the maps' cells in pixels of the network's input; offset is the centre of cell (0, 0).
         maps, bars: the data.
         over_picture: draw the map over the grey picture (weights per place).
         note: one sentence under the panel, or "".
+        shares: of an "rgb" map that mixes the colours of levels, the numbers behind it: one map [h w] for each level.
+        nodes, edges: of a graph.
+        labels: words that stand in the panel.
+        asks: (x, y) in pixels of the network's input of the place whose row of attention this is, drawn as a ring.
+        title, of: instead of the panel's, while this view is shown; "" keeps it.
     """
 
     key: str
@@ -67,14 +134,32 @@ class PanelView:
     bars: tuple[Bar, ...] = ()
     over_picture: bool = False
     note: str = ""
+    shares: tuple[Map, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    labels: tuple[Label, ...] = ()
+    asks: tuple[float, float] | None = None
+    title: str = ""
+    of: str = ""
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"view '{self.key}': kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.scale not in SCALES:
             raise ValueError(f"view '{self.key}': scale is one of {', '.join(SCALES)}, not {self.scale!r}")
         for m in self.maps:
             want = 3 if self.scale == "rgb" else 2
             if m.values.ndim != want:
                 raise ValueError(f"view '{self.key}': a map of scale {self.scale} has {want} axes, not {m.values.ndim}")
+
+    @property
+    def apart(self) -> bool:
+        """Whether its maps are no channels of one map: levels side by side, or heads of attention."""
+        return self.kind == "maps" and len(self.maps) > 1 and all(m.channel is None for m in self.maps)
+
+    def cells(self, m: Map) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return (stride, offset) of the cells of one of its maps."""
+        return m.stride or self.stride, m.offset or self.offset
 
 
 @dataclass(frozen=True)
@@ -105,6 +190,12 @@ class Panel:
     @property
     def shown(self) -> PanelView:
         return self.views[self.view]
+
+    @property
+    def heading(self) -> tuple[str, str]:
+        """The title while its view is shown, and the level that it speaks of."""
+        shown = self.shown
+        return (shown.title, shown.of) if shown.title else (self.title, self.of)
 
 
 @dataclass(frozen=True)
@@ -173,8 +264,9 @@ class BoardSweep:
 
 def _form(view: PanelView) -> tuple:
     """What of a view must not change from frame to frame."""
-    maps = tuple((m.label, m.channel, m.values.shape) for m in view.maps)
-    return view.key, view.label, view.kind, view.scale, maps, tuple((b.label, b.channel) for b in view.bars)
+    maps = tuple((m.label, m.channel, m.box, m.values.shape) for m in (*view.maps, *view.shares))
+    edges = tuple((e.start, e.end) for e in view.edges)
+    return view.key, view.label, view.kind, view.scale, maps, tuple((b.label, b.channel) for b in view.bars), edges
 
 
 @dataclass(frozen=True)

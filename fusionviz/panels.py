@@ -1,18 +1,21 @@
 """A study -> the Board that browser, slide and tests share: which maps, under which title, on which scale."""
 
+import math
+import re
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusionviz import fusion, reduce
+from fusionviz import fusion, layouts, meetings, reduce, scales
 from fusionviz.axes import shape_text
 from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
-from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance
+from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance, Tokens
 from fusionviz.registry import METHODS
 from fusionviz.selection import View
-from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits
+from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, level_names
 from fusionviz.texts import method_text, text
 
 
@@ -27,6 +30,11 @@ def build(study: StudyResult, view: View, language: str = "en") -> Board:
 def aligned_by_default(study: StudyResult) -> bool:
     """Say whether Low and High first appear as the method sees them: only where the alignment is not random."""
     return study.result.aligned is not None and study.result.provenance.kind not in ("analytic", "random")
+
+
+def asks(study: StudyResult) -> bool:
+    """Say whether a board depends on the pinned place: it shows the row of attention that the token there gets."""
+    return any(a.grain == "pairs" for a in study.result.attention.values())
 
 
 # --- the slider ------------------------------------------------------------------------------------
@@ -118,6 +126,14 @@ class _Builder:
             # A pinned channel that would not be shown takes the place of the weakest.
             self.channels = (*self.channels[:-1], pinned)
         self.aligned = view.aligned if view.aligned is not None else aligned_by_default(study)
+        chosen = study.selection
+        names = level_names(chosen, study.pyramid) if self.spec.takes == "pyramid" else (chosen.low, chosen.high)
+        self.levels = tuple(study.pyramid[name] for name in names)
+
+    @cached_property
+    def nodes(self) -> tuple[meetings.Node, ...]:
+        """Where levels meet on their way through the method."""
+        return meetings.graph(self.study.result.trace) if self.spec.takes == "pyramid" else ()
 
     def say(self, key: str, **values: object) -> str:
         return text(key, self.language, **values)
@@ -186,6 +202,8 @@ class _Builder:
         for name, out in self.study.result.outputs.items():
             if out.tensor is not fused.tensor:
                 views += self.views_of(out, name, tuple(c for c in self.channels if c < out.channels))
+        if self.spec.takes == "pyramid" or any(_pyramid_level(name) for name in self.study.result.outputs):
+            views.append(self.pyramid())
         title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
         return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
 
@@ -195,12 +213,17 @@ class _Builder:
         if weight is None:
             return None
         rest = [a for a in study.result.attention.values() if a is not weight]
-        views = [v for a in (weight, *rest) for v in self.attention_views(a, first=a is weight)]
-        of = weight.of if weight.of in ("low", "high") else ""
+        views = self.attention_views(weight, first=True)
+        for a in rest:
+            own = {"title": self.title(a), "of": self.speaks_of(a)}
+            views += [replace(v, **own) for v in self.attention_views(a, first=False)]
+        if self.nodes:
+            edges = weight.role.startswith("edges")  # the graph says it all at once: it comes first
+            views = [self.graph(), *views] if edges else [*views, self.graph()]
         # Where the mean over channels is flat, the channels still differ: they come first.
         flat = views[0].key == "place" and len(views) > 1 and float(np.ptp(views[0].maps[0].values)) < 0.05
         badge = self.badge(ANALYTIC if self.by_hand(weight) else self.of_weight())
-        return Panel("weight", "weight", self.title(weight), tuple(views), int(flat), badge, of)
+        return Panel("weight", "weight", self.title(weight), tuple(views), int(flat), badge, self.speaks_of(weight))
 
     def of_weight(self) -> Provenance:
         """Where a weight comes from: what was fitted on these very maps means something, though they be random."""
@@ -215,8 +238,42 @@ class _Builder:
         trained = self.study.result.provenance.kind == "bundled" and chosen.knobs == defaults(chosen)
         return by_hand and not trained and not fits(chosen)
 
+    def titled(self, weight: AttentionMap) -> str:
+        """The words of a weight's title, in which {of} says whose it is and {output} where it goes."""
+        several = weight.axes == "b n h w" and weight.tensor.shape[1] > 2  # of all levels, not of the first
+        role = {"weight": "level_weights", "coarser_weight": "coarser_weights"}.get(weight.role) if several else None
+        return text(f"attention.{role or weight.role}", self.language, of="{of}", output="{output}")
+
+    def speaks_of(self, weight: AttentionMap) -> str:
+        """The level that is named in a weight's title."""
+        level = meetings.made_by(self.nodes, weight.tensor) is None and "{of}" in self.titled(weight)
+        return weight.of if level and weight.of in ("low", "high") else ""
+
     def title(self, weight: AttentionMap) -> str:
-        return self.say(f"attention.{weight.role}", of=self.say(f"attention.of.{weight.of}"))
+        node = meetings.made_by(self.nodes, weight.tensor) if weight.grain == "branch" else None
+        level = self.level_of(weight)
+        if node is not None:
+            of = self.node_title(node)
+        elif weight.of in ("low", "high", "sum", "concat") or level is None:
+            of = self.say(f"attention.of.{weight.of}")
+        else:
+            of = level.name
+        return self.titled(weight).format(of=of, output=level and _named("P", level))
+
+    def level_of(self, weight: AttentionMap) -> FeatureMap | None:
+        """The level at whose places a weight of a pyramid lies: the number at the end of its name counts from 1."""
+        number = re.search(r"(?:^|_)(\d+)$", weight.name)
+        if self.spec.takes != "pyramid" or number is None or not 1 <= int(number[1]) <= len(self.levels):
+            return None
+        return self.levels[int(number[1]) - 1]
+
+    def node_title(self, node: meetings.Node) -> str:
+        key = "node_of_layer" if max(n.layer for n in self.nodes) > 1 else "node"
+        way = self.say(f"ways.{node.way or 'across'}")
+        return self.say(f"attention.of.{key}", node=self.node_name(node), way=way, layer=node.layer)
+
+    def node_name(self, node: meetings.Node) -> str:
+        return _named(node.letter, self.levels[node.level - 1])
 
     # --- views -------------------------------------------------------------------------------
     def own_channels(self, level: FeatureMap, role: str) -> tuple[int, ...]:
@@ -282,18 +339,19 @@ class _Builder:
         scale = "weight" if chooses else "gate"
         value = a.tensor
         note = self.note(a)
-        prefix = "" if first else f"{a.name}-"
+        prefix = "" if first else _prefix(a)
         name = "" if first else self.title(a) + " · "
         place = {"stride": a.stride or (1.0, 1.0), "offset": a.offset or (0.5, 0.5)}
         shape = shape_text(tuple(value.shape[1:]))
         if a.grain == "branch":
-            names = ("low", "high") if value.shape[1] == 2 else tuple(str(i) for i in range(value.shape[1]))
-            bars = tuple(Bar(self.branch(n), float(v)) for n, v in zip(names, value[0].flatten().tolist(), strict=True))
-            return [
-                PanelView(
-                    prefix + "branches", name + self.say("view.branches"), shape, "numbers", scale, bars=bars, note=note
-                )
-            ]
+            node = meetings.made_by(self.nodes, value)
+            label = name + self.say("view.branches") if node is None else self.node_title(node)
+            bars = self.branch_bars(a)
+            return [PanelView(prefix + "branches", label, shape, "numbers", scale, bars=bars, note=note)]
+        if a.grain == "pairs":
+            return self.token_views(a, prefix, name)
+        if a.axes == "b n h w" and value.shape[1] > 2:
+            return self.level_views(a, prefix, name, place)
         if a.grain == "place":
             maps = (Map(reduce.array(value[0, 0])),)
             return [
@@ -302,8 +360,14 @@ class _Builder:
                     over_picture=True, note=note, **place,
                 )
             ]  # fmt: skip
+        if a.axes == "b n c 1 1" and value.shape[1] > 2:
+            return [
+                self.bars(f"{prefix}{branch}-", f"{name}{branch} · ", shape, "gate", value[0, i].flatten(), note)
+                for i, (branch, _) in enumerate(self.branches(value.shape[1]))
+            ]
         if a.grain == "channel":
-            return [self.bars(prefix, name, shape, scale, value[0].flatten(), note)]
+            first = value[0, 0] if a.axes == "b n c 1 1" else value[0]
+            return [self.bars(prefix, name, shape, scale, first.flatten(), note)]
         return [
             PanelView(
                 prefix + "place", name + self.say("view.mean_place"), shape, "maps", scale,
@@ -366,8 +430,134 @@ class _Builder:
             return self.say("panel.share_note", note=self.say("attention.note.share"), **ends)
         return self.say("panel.weight_note", sums=self.say(f"attention.sums.{a.sums}"), **ends)
 
-    def branch(self, name: str) -> str:
-        return self.say(f"roles.{name}") if name in ("low", "high") else name
+    def branches(self, count: int) -> tuple[tuple[str, tuple[int, int]], ...]:
+        """What the branches of a weight are called, and their levels, fine to coarse."""
+        if count == 2:
+            names = (self.say("roles.low"), self.say("roles.high"))
+        else:
+            names = tuple(level.name for level in self.levels)
+        if count != len(names):
+            names = tuple(str(i + 1) for i in range(count))
+        return tuple((name, (i, count)) for i, name in enumerate(names))
+
+    def branch_bars(self, a: AttentionMap) -> tuple[Bar, ...]:
+        """A number for each branch; those of a node have the names of the maps that it hears."""
+        node, values = meetings.made_by(self.nodes, a.tensor), a.tensor[0].flatten().tolist()
+        if node is None:
+            named = self.branches(len(values))
+        else:
+            heard = [self.nodes[edge.start] for edge in node.edges]
+            named = [(self.node_name(n), (n.level - 1, len(self.levels))) for n in heard]
+        return tuple(Bar(label, value, level=level) for (label, level), value in zip(named, values, strict=True))
+
+    # --- several levels ------------------------------------------------------------------------
+    def level_views(self, a: AttentionMap, prefix: str, name: str, place: dict) -> list[PanelView]:
+        """Who of three or more levels is believed where: their colours mixed, then each level's share."""
+        values = reduce.array(a.tensor[0])  # [n h w]
+        count = len(values)
+        named = self.branches(count)
+        maps = tuple(Map(v, label, level=level) for v, (label, level) in zip(values, named, strict=True))
+        shape = shape_text(tuple(a.tensor.shape[1:]))
+        mixed = Map(scales.mixture(values, scales.branch_colours(count)))
+        notes = {"mix": self.say("view.mix_note" if count == 3 else "view.most_note"), "each": self.note(a)}
+        return [
+            PanelView(
+                prefix + "mix", name + self.say("view.mix"), shape, "maps", "rgb", maps=(mixed,), shares=maps,
+                over_picture=True, note=notes["mix"], **place,
+            ),
+            PanelView(
+                prefix + "each", name + self.say("view.each"), shape, "maps", "gate", maps=maps,
+                over_picture=True, note=notes["each"], **place,
+            ),
+        ]  # fmt: skip
+
+    def pyramid(self) -> PanelView:
+        """All levels of the backbone above all that come out, each as large as its cells are many."""
+        outputs = self.study.result.outputs
+        levels = [(_named("P", level), outputs.get(f"p{level.name[1:]}")) for level in self.levels]
+        out = [(name, m, i) for i, (name, m) in enumerate(levels) if m is not None]
+        if not out:
+            fused = self.study.result.fused
+            out = [("Z", fused, min(range(len(self.levels)), key=lambda i: self.levels[i].stride != fused.stride))]
+        rows = [[(_named("C", level), level, i) for i, level in enumerate(self.levels)], out]
+        boxes = layouts.staircase([[max(m.size) for _, m, _ in row] for row in rows])
+        maps, labels = [], []
+        for number, (row, found) in enumerate(zip(rows, boxes, strict=True)):
+            drawn = [
+                Map(reduce.rms(m.tensor), name, None, (i, len(self.levels)), m.stride, m.offset, box, number)
+                for (name, m, i), box in zip(row, found, strict=True)
+            ]
+            sizes = [self.say("panel.shape", shape=shape_text(m.size), stride=_stride(m.stride)) for _, m, _ in row]
+            maps += drawn
+            labels += layouts.legend(drawn, sizes)
+        shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
+        note = self.say("view.pyramid_note")
+        return PanelView(
+            "pyramid",
+            self.say("view.pyramid"),
+            shape,
+            scale="amount",
+            maps=tuple(maps),
+            note=note,
+            labels=tuple(labels),
+        )
+
+    def graph(self) -> PanelView:
+        """Who hears whom, and how much it counts."""
+        ways = meetings.columns(self.nodes)
+        heads = {c: self.say("ways.backbone" if c == 0 else f"ways.{way or 'across'}") for c, way in ways.items()}
+        names = [self.node_name(n) for n in self.nodes]
+        nodes, edges, labels = layouts.graph(self.nodes, names, len(self.levels), heads)
+        learned = all(n.weight is not None for n in self.nodes if n.edges)
+        shape = self.say("view.graph_shape", nodes=len(nodes) - len(self.levels), edges=len(edges))
+        note = self.say("view.graph_weights" if learned else "view.graph_shares")
+        title = self.say("attention.edges" if learned else "attention.edge_shares")
+        return PanelView(
+            "graph", self.say("view.graph"), shape, "graph",
+            note=note, nodes=nodes, edges=edges, labels=labels, title=title,
+        )  # fmt: skip
+
+    # --- attention between tokens --------------------------------------------------------------
+    def token_views(self, a: AttentionMap, prefix: str, name: str) -> list[PanelView]:
+        """The row of one query, that of the pinned place, over the picture: each head's, then their mean."""
+        height, width = self.study.seen.shown.shape[:2]
+        x, y = self.view.pin or (width // 2, height // 2)
+        asking = a.queries[0]
+        row, column = _cell(asking, x, y)
+        rows = a.tensor[0, :, row * asking.size[1] + column].detach().float().cpu()  # [head k]
+        asks = tuple(asking.offset[i] + asking.stride[i] * cell for i, cell in ((1, column), (0, row)))
+        blocks, start = [], 0
+        for block in a.keys:
+            blocks.append((block, rows[:, start : start + block.count].unflatten(1, block.size)))
+            start += block.count
+        several = len(blocks) > 1
+        note = self.say(
+            "view.rows_note" if self.view.pin else "view.rows_middle", x=x, y=y,
+            of=self.say(f"attention.of.{asking.level}"), cell=f"({column}, {row})",
+        )  # fmt: skip
+        views = {"rows": [], "mean": []}
+        for i, (block, heads) in enumerate(blocks):
+            parts = heads.sum((1, 2)).tolist()  # of the whole that a row shares out
+            of = self.say(f"attention.of.{block.level}") + " · " if several else ""
+            maps = tuple(
+                Map(reduce.array(m), self.say("view.head_part", n=h + 1, part=f"{p:.2f}") if several
+                    else self.say("view.head", n=h + 1))
+                for h, (m, p) in enumerate(zip(heads, parts, strict=True))
+            )  # fmt: skip
+            mean = self.say("view.mean_part", part=f"{sum(parts) / len(parts):.2f}") if several else ""
+            both = {"rows": maps, "mean": (Map(reduce.array(heads.mean(0)), mean),)}
+            shape = self.say(
+                "panel.shape", shape=f"{len(parts)} × {shape_text(block.size)}", stride=_stride(block.stride)
+            )
+            for kind, found in both.items():
+                key = f"{prefix}{kind}" + (f"-{block.level}" if i else "")
+                views[kind].append(
+                    PanelView(
+                        key, f"{name}{of}{self.say(f'view.head_{kind}')}", shape, "maps", "amount", block.stride,
+                        block.offset, found, over_picture=True, note=note, asks=asks,
+                    )
+                )  # fmt: skip
+        return views["rows"] + views["mean"]
 
     def badge(self, provenance: Provenance) -> Badge:
         kind = provenance.kind
@@ -387,10 +577,10 @@ class _Builder:
         constants = {k: float(v) for k, v in self.study.selection.params if isinstance(v, (int, float))}
         weight = self.study.weight
         for name, a in self.study.result.attention.items():
-            prefix = "" if a is weight else f"{name}-"
+            prefix = "" if a is weight else _prefix(a)
             if a.grain == "branch":
                 constants[name] = float(a.tensor.flatten()[0])
-            else:
+            elif a.grain in ("element", "place", "channel"):
                 sources[name] = (
                     "weight",
                     prefix + {"element": "channels", "place": "place", "channel": "bars"}[a.grain],
@@ -404,6 +594,22 @@ class _Builder:
 def _pyramid_level(key: str) -> str:
     """Return "P8" for the output "p8", else ""."""
     return key.upper() if key.startswith("p") and key[1:].isdigit() else ""
+
+
+def _prefix(a: AttentionMap) -> str:
+    """What keys of its views begin with; links take no underscores."""
+    return a.name.replace("_", "-") + "-"
+
+
+def _named(letter: str, level: FeatureMap) -> str:
+    """Return "C8" for the level "s8", "T3" for a node at the level "d3"."""
+    return letter + level.name[1:]
+
+
+def _cell(block: Tokens, x: int, y: int) -> tuple[int, int]:
+    """Return (row, column) of the token whose centre is nearest to that of a pixel."""
+    found = zip((y, x), block.offset, block.stride, block.size, strict=True)
+    return tuple(min(max(math.floor((p + 0.5 - o) / s + 0.5), 0), n - 1) for p, o, s, n in found)
 
 
 def _stride(stride: tuple[float, float]) -> str:

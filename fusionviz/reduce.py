@@ -43,6 +43,11 @@ def reduced(tensor: Tensor, how: str) -> np.ndarray:
     return array(torch.linalg.vector_norm(real.float(), dim=0))
 
 
+def rms(tensor: Tensor) -> np.ndarray:
+    """Return [h w]: the root mean square over the channels of [1 c h w]; maps of any width can share its scale."""
+    return array(tensor[0].abs().float().square().mean(0).sqrt())
+
+
 def reduced_phase(tensor: Tensor, how: str) -> np.ndarray:
     """Return one angle [h w] for all channels of a complex [1 c h w]: "mean" | "max".
 

@@ -189,6 +189,8 @@ def _range(arrays: list[np.ndarray], scale: str) -> tuple[float, float]:
     if scale in _FIXED:
         return _FIXED[scale]
     low, high = _extent(arrays)
+    if scale == "amount":
+        return 0.0, max(high, 0.0)
     if scale == "signed":
         far = max(abs(low), abs(high))
         return -far, far
@@ -198,8 +200,8 @@ def _range(arrays: list[np.ndarray], scale: str) -> tuple[float, float]:
 def limits(view: PanelView, mode: str = "row") -> list[tuple[float, float]]:
     """Return (lo, hi) of the colours of each of a view's maps.
 
-    "sequential" runs from the minimum to the maximum, "signed" is symmetric around zero, "weight" and "gate" run
-    from 0 to 1, "phase" from -pi to pi. A constant map keeps lo == hi and is drawn flat.
+    "sequential" runs from the minimum to the maximum, "amount" from zero; "signed" is symmetric around zero, "weight"
+    and "gate" run from 0 to 1, "phase" from -pi to pi. A constant map keeps lo == hi and is drawn flat.
 
     Args:
         mode: "map" (each map its own) | "row" (one for all maps of the view).
@@ -214,8 +216,9 @@ def ranges(board: Board, mode: str = "row") -> dict[tuple[str, str], list[tuple[
     """Return (lo, hi) of each map of every view, by (panel id, view key).
 
     Args:
-        mode: "map" | "row" as in `limits`; "all" has one range for Low, High and Fused, as far as what they show
-            has the same scale. A view that is not shown gets the range it would have if it were.
+        mode: "map" | "row" as in `limits`, but that rows of maps of several levels have a range each; "all" has one
+            range for Low, High and Fused, as far as what they show has the same scale. A view that is not shown gets
+            the range it would have if it were.
 
     Under a slider a range spans all its positions: a colour means the same number everywhere on it.
     """
@@ -227,6 +230,12 @@ def ranges(board: Board, mode: str = "row") -> dict[tuple[str, str], list[tuple[
             if mode == "map":
                 each = zip(*([m.values for m in v.maps] for v in versions), strict=True)
                 found[panel.id, view.key] = [_range(list(arrays), scale) for arrays in each]
+                continue
+            if mode == "row" and len({m.row for m in view.maps}) > 1:
+                rows = {
+                    r: [m.values for v in versions for m in v.maps if m.row == r] for r in {m.row for m in view.maps}
+                }
+                found[panel.id, view.key] = [_range(rows[m.row], scale) for m in view.maps]
                 continue
             arrays = [m.values for v in versions for m in v.maps]
             if mode == "all" and panel.role in _SHARED:
@@ -262,17 +271,47 @@ def colour(
         t = np.clip((numbers - lo) / (hi - lo), 0, 1)
     else:
         t = np.full(numbers.shape, 0.5 if scale == "signed" else 0.0)
-    if scale == "sequential":
+    plain = scale in ("sequential", "amount")
+    if plain:
         t = t**gamma
     elif scale == "signed":
         t = 0.5 + 0.5 * np.sign(t - 0.5) * np.abs(2 * t - 1) ** gamma
-    table = LUTS[colormap if scale == "sequential" else scale].astype(np.float64)
+    table = LUTS[colormap if plain else scale].astype(np.float64)
     place = t * 255
     below = np.minimum(np.floor(place).astype(np.intp), 254)
     share = (place - below)[..., None]
     rgb = np.round(table[below] * (1 - share) + table[below + 1] * share).astype(np.uint8)
     rgb[~known] = _NO_NUMBER[dark]
     return rgb
+
+
+_PALE = 0.97
+"""The lightness of the undecided, as in the middle of the diverging map of a weight."""
+_VIVID = 0.75
+
+
+def mixture(shares: np.ndarray, colours: tuple[str, ...]) -> np.ndarray:
+    """Return the colours uint8 [h w 3] of shares [n h w] that sum to 1 over n levels, a colour each.
+
+    Of three levels the colours are mixed in Oklab: the hue is that of their convex combination in these shares, and the
+    nearer the shares are to equal, the paler, so that what is undecided is near-white, as on the scale of a weight
+    between two. A mixture of four colours could be read in more than one way: there the level with the largest share
+    gives the hue, and its share how pale it is.
+    """
+    count = len(shares)
+    pure = oklab(np.stack([_rgb(c) for c in colours]))  # [n 3]
+    parts = np.nan_to_num(shares.astype(np.float64)).clip(0, 1)
+    if count > 3:
+        mixed = pure[parts.argmax(0)]  # [h w 3]
+        sure = full = ((parts.max(0) - 1 / count) / (1 - 1 / count)).clip(0, 1)
+    else:
+        mixed = np.tensordot(parts, pure, (0, 0))
+        sure = np.sqrt(((parts - 1 / count) ** 2).sum(0) * count / (count - 1)).clip(0, 1)
+        full = np.ones_like(sure)  # equal shares have next to no chroma by themselves
+    vivid = sure**_VIVID  # small differences are the rule, and are to be seen
+    light = _PALE - (_PALE - mixed[..., :1]) * vivid[..., None]
+    chroma = mixed[..., 1:] * (full * vivid / np.maximum(sure, 1e-9))[..., None]
+    return _from_oklab(np.concatenate([light, chroma], -1))
 
 
 # --- numbers as text -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from fusionviz.board import Arithmetic, Board, PanelView
+from fusionviz.board import Arithmetic, Board, Map, PanelView
 from fusionviz.figures.canvas import cells
 from fusionviz.scales import number
 
@@ -18,10 +18,11 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 _FUNCTIONS = {"max": max, "min": min, "exp": math.exp, "tanh": math.tanh, "sqrt": math.sqrt, "abs": abs}
 
 
-def cell_of(view: PanelView, shape: tuple[int, int], pin: tuple[int, int]) -> tuple[int, int]:
-    """Return (row, column) of the cell that holds a pixel (x, y): the one whose centre is nearest to the pixel's."""
+def cell_of(view: PanelView, m: Map, pin: tuple[int, int]) -> tuple[int, int]:
+    """Return (row, column) of a map's cell that holds a pixel (x, y): its centre is the nearest to the pixel's."""
+    stride, offset = view.cells(m)
     return tuple(
-        int(cells(shape[axis], view.stride[axis], view.offset[axis], np.array(pin[1 - axis] + 0.5))) for axis in (0, 1)
+        int(cells(m.values.shape[axis], stride[axis], offset[axis], np.array(pin[1 - axis] + 0.5))) for axis in (0, 1)
     )
 
 
@@ -33,7 +34,7 @@ def value_at(view: PanelView, pin: tuple[int, int], channel: int | None) -> floa
     found = view.maps[0] if alone else next((m for m in view.maps if m.channel == channel), None)
     if found is None or found.values.ndim != 2:
         return None
-    return float(found.values[cell_of(view, found.values.shape, pin)])
+    return float(found.values[cell_of(view, found, pin)])
 
 
 def filled(board: Board, pin: tuple[int, int], channel: int | None) -> list[tuple[str, str]] | None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Affine2D
@@ -254,6 +254,20 @@ class Canvas:
     def frame(self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2) -> None:
         """Draw a frame in one colour."""
         self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, joinstyle="miter"))
+
+    def disc(self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1) -> None:
+        """Draw a disc with an edge."""
+        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick))
+
+    def ring(self, x: float, y: float, radius: float) -> None:
+        """Draw a ring that shows on any colours: light on dark."""
+        for colour, line in (("#000000", 2.4), ("#FFFFFF", 1.1)):
+            self._add(Circle((x, y), radius, fc="none", ec=colour, lw=line))
+
+    def curve(self, points: list[tuple[float, float]], colour: str, thick: float) -> None:
+        """Draw a quadratic curve from the first point to the third, bent towards the second."""
+        path = Path(points, [Path.MOVETO, Path.CURVE3, Path.CURVE3])
+        self._add(PathPatch(path, fc="none", ec=colour, lw=thick, capstyle="butt"))
 
     def _add(self, patch: Artist) -> None:
         patch.set_transform(self.to_dots)

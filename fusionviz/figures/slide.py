@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fusionviz import scales
-from fusionviz.board import Bar, Board, Panel, PanelView
+from fusionviz.board import Bar, Board, Map, Panel, PanelView
 from fusionviz.errors import ExportError
 from fusionviz.figures import arithmetic, fonts
 from fusionviz.figures.canvas import DARK, HEIGHT, LIGHT, WIDTH, Canvas, Tile, cell_edges, cells, grid_side
@@ -225,10 +225,13 @@ class _Slide:
     def _readings(self, channel: int | None) -> list[tuple[str, str]]:
         parts: list[tuple[str, str]] = []
         for panel in self.board.panels:
-            value = None if panel.role == "picture" else arithmetic.value_at(panel.shown, self.view.pin, channel)
+            shown = panel.shown
+            if shown.apart:  # levels or heads are no channels: the panel's own map speaks for it
+                shown = next((v for v in panel.views if v.maps and v.maps[0].channel is not None), shown)
+            value = None if panel.role == "picture" else arithmetic.value_at(shown, self.view.pin, channel)
             if value is not None:
                 parts += [("     ", "")] if parts else []
-                parts += [(panel.title + "  ", panel.role), (number(value), panel.role)]
+                parts += [(panel.heading[0] + "  ", panel.role), (number(value), panel.role)]
         return parts
 
     def _draw_sum(self, y: float, place: str, parts: list[tuple[str, str]]) -> None:
@@ -285,9 +288,10 @@ class _Slide:
         shape = panel.shown.shape
         labelled = f"{shape} · {panel.shown.label}" if shape and len(panel.views) > 1 else shape or panel.shown.label
         pill = c.width(badge.text, 7.2) + 10 if badge else 0.0
-        beside = not badge or c.width(panel.title, 10.5, bold=True) + pill + 6 <= room
-        size = c.fitted(panel.title, 13.5, 8.0, room - (pill + 6 if badge and beside else 0), bold=True)
-        words = fonts.shorten(panel.title, size, c.family, room, bold=True)
+        title, _ = panel.heading
+        beside = not badge or c.width(title, 10.5, bold=True) + pill + 6 <= room
+        size = c.fitted(title, 13.5, 8.0, room - (pill + 6 if badge and beside else 0), bold=True)
+        words = fonts.shorten(title, size, c.family, room, bold=True)
         c.run(x, y + 19, self._title_parts(panel, words), size, bold=True)
         left = room
         if badge:
@@ -300,14 +304,15 @@ class _Slide:
         """A level's title in its colour; in a weight's title only the level that it speaks of."""
         if panel.role != "weight":
             return [(title, self.theme.role(panel.role))]
-        word = self.say(f"attention.of.{panel.of}") if panel.of else ""
+        _, of = panel.heading
+        word = self.say(f"attention.of.{of}") if of else ""
         at = title.lower().find(word.lower()) if word else -1
         if at < 0:
             return [(title, self.theme.ink)]
         end = at + len(word)
         parts = [
             (title[:at], self.theme.ink),
-            (title[at:end], self.theme.role(panel.of)),
+            (title[at:end], self.theme.role(of)),
             (title[end:], self.theme.ink),
         ]
         return [part for part in parts if part[0]]
@@ -317,74 +322,114 @@ class _Slide:
             self._numbers(panel.shown, window)
         elif panel.shown.kind == "bars":
             self._bars(panel, window)
+        elif panel.shown.kind == "graph":
+            self._graph(panel.shown, window)
         else:
             self._maps(panel, window)
+        self._labels(panel.shown, window)
 
     # --- maps ----------------------------------------------------------------------------------
     def _tile(self, panel: Panel, index: int) -> Tile:
         shown = panel.shown
         lo, hi = self.ranges[panel.id, shown.key][index]
         rgb = self._colour(shown.maps[index].values, lo, hi, scales.map_scale(shown))
-        if shown.over_picture:
-            return self._over_picture(rgb, shown)
-        return Tile(rgb, shown.stride, shown.offset)
+        tile = Tile(rgb, *shown.cells(shown.maps[index]))
+        return self._over_picture(tile) if shown.over_picture else tile
 
     def _colour(self, values: np.ndarray, lo: float, hi: float, scale: str) -> np.ndarray:
         return scales.colour(values, lo, hi, scale, self.view.colormap, self.view.gamma, self.dark)
 
-    def _over_picture(self, rgb: np.ndarray, shown: PanelView) -> Tile:
+    def _over_picture(self, tile: Tile) -> Tile:
         """Blend a weight over the grey picture, pixel by pixel of the network's input."""
         pictures = [v for p in self.board.panels if p.role == "picture" for v in p.views if v.scale == "rgb" and v.maps]
         if not pictures:
-            return Tile(rgb, shown.stride, shown.offset)
-        below = pictures[0]
-        size = self.board.size
-        grey = _on_pixels(below.maps[0].values, below, size) @ np.array([0.299, 0.587, 0.114])
-        mixed = _HEAT * _on_pixels(rgb, shown, size) + (1 - _HEAT) * grey[..., None]
+            return tile
+        below, size = pictures[0], self.board.size
+        seen = Tile(below.maps[0].values, *below.cells(below.maps[0]))
+        grey = _on_pixels(seen, size) @ np.array([0.299, 0.587, 0.114])
+        mixed = _HEAT * _on_pixels(tile, size) + (1 - _HEAT) * grey[..., None]
         return Tile(np.round(mixed).astype(np.uint8), (1.0, 1.0), (0.5, 0.5))
 
     def _maps(self, panel: Panel, window: _Box) -> None:
         shown, c = panel.shown, self.canvas
         if not shown.maps:
             return
-        side = grid_side(len(shown.maps))
-        gap = 2.0 if side > 1 else 0.0
-        w, h = ((extent + gap) / side - gap for extent in (window.w, window.h))
-        boxes = [
-            _Box(window.x + i % side * (w + gap), window.y + i // side * (h + gap), w, h)
-            for i in range(len(shown.maps))
-        ]
+        boxes, several = self._boxes(shown, window), len(shown.maps) > 1
         c.maps(
             [self._tile(panel, i) for i in range(len(shown.maps))],
             [(b.x, b.y, b.w, b.h) for b in boxes],
             self.board.size,
         )
         for m, box in zip(shown.maps, boxes, strict=True):
-            if side > 1 and m.label:
-                self._label(m.label, box)
-            self._pin(panel, m.values.shape[:2], box, active=side == 1 or m.channel == self.channel)
+            if several and m.label:
+                self._label(m, box)
+            self._pin(panel, m, box, active=m.channel == self.channel or (m.channel is None and m.box is None))
+            if shown.asks:
+                x, y = (start + v / n * extent for start, extent, v, n in self._axes(box, shown.asks))
+                self.canvas.ring(x, y, max(2.4, box.w / 16))
 
-    def _label(self, label: str, box: _Box) -> None:
-        """The channel's number in the corner of its map."""
-        size = min(6.6, box.h / 6.5)
+    def _axes(self, box: _Box, place: tuple[float, float]) -> tuple[tuple[float, float, float, int], ...]:
+        """For x and y: where a box begins, its extent, the place in the picture, and the picture's pixels."""
+        height, width = self.board.size
+        return (box.x, box.w, place[0], width), (box.y, box.h, place[1], height)
+
+    def _boxes(self, shown: PanelView, window: _Box) -> list[_Box]:
+        """Where maps stand: in a square grid, or where their boxes say."""
+        if any(m.box for m in shown.maps):
+            return [
+                _Box(window.x + x * window.w, window.y + y * window.h, side * window.w, side * window.h)
+                for x, y, side in (m.box for m in shown.maps)
+            ]
+        side = grid_side(len(shown.maps))
+        gap = 2.0 if side > 1 else 0.0
+        w, h = ((extent + gap) / side - gap for extent in (window.w, window.h))
+        return [
+            _Box(window.x + i % side * (w + gap), window.y + i // side * (h + gap), w, h)
+            for i in range(len(shown.maps))
+        ]
+
+    def _label(self, m: Map, box: _Box) -> None:
+        """What a map is, in its corner: a channel's number, or a level, whose colour stands before it."""
+        size = min(6.6, box.h / 3.6 if m.box else box.h / 6.5)
         if size < 4.5:
             return
-        wide = self.canvas.width(label, size) + 0.7 * size
+        stripe = 0.3 * size if m.level else 0.0
+        wide = self.canvas.width(m.label, size) + 0.7 * size + stripe
         self.canvas.bar(box.x, box.y, wide, 1.4 * size, "#0C0E12A6")
-        self.canvas.text(box.x + 0.35 * size, box.y + 1.06 * size, label, size, "#FFFFFF")
+        if m.level:
+            self.canvas.bar(box.x, box.y, stripe, 1.4 * size, scales.branch_colours(m.level[1], dark=True)[m.level[0]])
+        self.canvas.text(box.x + 0.35 * size + stripe, box.y + 1.06 * size, m.label, size, "#FFFFFF")
 
-    def _pin(self, panel: Panel, shape: tuple[int, int], box: _Box, *, active: bool) -> None:
+    def _labels(self, shown: PanelView, window: _Box) -> None:
+        """Words that stand in a panel, all of one size."""
+        c = self.canvas
+        if not shown.labels:
+            return
+        words = [(f"{label.name}  " if label.name else "", label.text) for label in shown.labels]
+        widths = [c.width(name, 1.0, bold=True) + c.width(text, 1.0) for name, text in words]
+        size = min(8.2, *(label.room * window.w / wide for label, wide in zip(shown.labels, widths, strict=True)))
+        for label, (name, text), wide in zip(shown.labels, words, widths, strict=True):
+            x, y = window.x + label.x * window.w, window.y + label.y * window.h + 0.36 * size
+            x -= wide * size / 2 if label.align == "center" else 0.0
+            if name:
+                c.text(x, y, name.strip(), size, self._level_colour(label.level), bold=True)
+            c.text(x + c.width(name, size, bold=True), y, text, size, self.theme.muted)
+
+    def _level_colour(self, level: tuple[int, int] | None) -> str:
+        return scales.branch_colours(level[1], dark=self.dark)[level[0]] if level else self.theme.ink
+
+    def _pin(self, panel: Panel, m: Map, box: _Box, *, active: bool) -> None:
         if self.view.pin is None:
             return
-        shown = panel.shown
+        shown, shape = panel.shown, m.values.shape
         # The picture has cells of one pixel; it shows the place as large as the finest level does.
         if panel.role == "picture":
-            found = self._finest()
-            shown, shape = found if found else (shown, shape)
-        cell = arithmetic.cell_of(shown, shape, self.view.pin)
+            shown, m = self._finest() or (shown, m)
+            shape = m.values.shape
+        cell, (stride, offset) = arithmetic.cell_of(shown, m, self.view.pin), shown.cells(m)
         spans = []
         for axis, (start, extent) in enumerate(((box.y, box.h), (box.x, box.w))):
-            a, b = cell_edges(shape[axis], shown.stride[axis], shown.offset[axis], cell[axis], self.board.size[axis])
+            a, b = cell_edges(shape[axis], stride[axis], offset[axis], cell[axis], self.board.size[axis])
             a, b = (start + v / self.board.size[axis] * extent for v in (a, b))
             least = min(4.0 if active else 2.4, extent)
             grow = max(0.0, least - (b - a)) / 2
@@ -393,12 +438,40 @@ class _Slide:
             spans.append((a + shift, b + shift))
         (top, bottom), (left, right) = spans
         self.canvas.outline(left, top, right - left, bottom - top, 0.9 if active else 0.5)
-        if active and len(panel.shown.maps) > 1 and panel.role in ("low", "high", "fused"):
+        if active and m.channel is not None and len(panel.shown.maps) > 1 and panel.role in ("low", "high", "fused"):
             self.canvas.frame(box.x, box.y, box.w, box.h, self.theme.role(panel.role), 1.6)
 
-    def _finest(self) -> tuple[PanelView, tuple[int, int]] | None:
+    def _finest(self) -> tuple[PanelView, Map] | None:
         views = [p.shown for p in self.board.panels if p.role in ("low", "fused") and p.shown.maps]
-        return (views[0], views[0].maps[0].values.shape[:2]) if views else None
+        return (views[0], views[0].maps[0]) if views else None
+
+    # --- graphs --------------------------------------------------------------------------------
+    def _graph(self, shown: PanelView, window: _Box) -> None:
+        """Who hears whom: an edge is as thick as its share of what meets in its node."""
+        c, theme = self.canvas, self.theme
+        side = min(window.w, window.h)
+        radius, size = 0.058 * side, min(7.4, 0.046 * side)
+
+        def at(place: tuple[float, float]) -> tuple[float, float]:
+            return window.x + place[0] * window.w, window.y + place[1] * window.h
+
+        for edge in shown.edges:
+            ends = [shown.nodes[i] for i in (edge.start, edge.end)]
+            points = [at((ends[0].x, ends[0].y)), at(edge.through), at((ends[1].x, ends[1].y))]
+            thick = max(0.5, 0.055 * side * edge.share)
+            c.curve(points, self._level_colour(ends[0].level) + "BF", thick)
+        for edge in shown.edges:
+            x, y = at(edge.mark)
+            wide = c.width(edge.text, size) + 0.35 * size
+            if edge.text:
+                c.bar(x - wide / 2, y - 0.58 * size, wide, 1.16 * size, theme.card)
+            c.text(x, y + 0.36 * size, edge.text, size, align="center")
+        for node in shown.nodes:
+            x, y = at((node.x, node.y))
+            colour = theme.fused if node.fused else self._level_colour(node.level)
+            c.disc(x, y, radius, theme.fused if node.fused else theme.card, colour)
+            ink = theme.card if node.fused else theme.ink
+            c.text(x, y + 0.36 * size, node.label, size, ink, bold=True, align="center")
 
     # --- bars and numbers ----------------------------------------------------------------------
     def _bar_limits(self, shown: PanelView) -> tuple[float, float]:
@@ -484,11 +557,11 @@ class _Slide:
         """A few large numbers, one per branch, in the colours of the branches."""
         c = self.canvas
         count = max(1, len(shown.bars))
-        colours = scales.branch_colours(count, dark=self.dark)
         block = min(window.h / count, 74.0)
         top = window.y + (window.h - block * count) / 2
         low, high = self._bar_limits(shown)
-        for i, (bar, colour) in enumerate(zip(shown.bars, colours, strict=True)):
+        for i, bar in enumerate(shown.bars):
+            colour = self._level_colour(bar.level or (i, count))
             y = top + i * block
             base = y + block * 0.56
             words = number(bar.value)
@@ -507,7 +580,10 @@ class _Slide:
         shown, c, theme = panel.shown, self.canvas, self.theme
         y = box.y + 22
         value = self._value(panel)
-        if shown.scale == "rgb" or shown.kind == "numbers":
+        if shown.shares:
+            self._share_legend(shown, box)
+            return
+        if shown.scale == "rgb" or shown.kind in ("numbers", "graph"):
             text = value or (shown.label if panel.role == "picture" else "")
             c.text(box.x, y, text, _SMALL, theme.muted, room=box.w)
             return
@@ -529,6 +605,23 @@ class _Slide:
             c.text(middle, y, value, size, theme.ink, align="center")
         else:
             c.text(box.x + box.w / 2, y + 11, value, _SMALL, theme.ink, align="center", room=box.w)
+
+    def _share_legend(self, shown: PanelView, box: _Box) -> None:
+        """Each level's colour from pale to full, its name, and its share at the pinned place."""
+        c, count = self.canvas, len(shown.shares)
+        wide = (box.w + 2) / count
+        parts = np.linspace(1 / count, 1, 64)
+        for i, m in enumerate(shown.shares):
+            rest = np.repeat(((1 - parts) / (count - 1))[None], count, 0)
+            rest[i] = parts
+            ramp = scales.mixture(rest[:, None], scales.branch_colours(count))
+            x = box.x + i * wide
+            c.maps([Tile(ramp, (1.0, 1.0), (0.5, 0.5))], [(x, box.y + 7, wide - 2, 5.0)], (1, 64))
+            text = m.label
+            if self.view.pin is not None:
+                text += f" {m.values[arithmetic.cell_of(shown, m, self.view.pin)]:.2f}"
+            size = c.fitted(text, _SMALL, 5.5, wide - 4, bold=True)
+            c.text(x, box.y + 22, text, size, self._level_colour(m.level), bold=True, room=wide - 2)
 
     def _bar_scale(self, panel: Panel) -> tuple[str, tuple[float, float]]:
         shown = panel.shown
@@ -571,10 +664,10 @@ class _Slide:
         return self.say("figure.value", name=self.say("figure.channel", n=self.channel), value=number(value))
 
 
-def _on_pixels(cells_rgb: np.ndarray, shown: PanelView, size: tuple[int, int]) -> np.ndarray:
+def _on_pixels(tile: Tile, size: tuple[int, int]) -> np.ndarray:
     """Return uint8 [H W 3]: to each pixel of the network's input the colour of the cell that holds it."""
     rows, columns = (
-        cells(cells_rgb.shape[axis], shown.stride[axis], shown.offset[axis], np.arange(size[axis]) + 0.5)
+        cells(tile.rgb.shape[axis], tile.stride[axis], tile.offset[axis], np.arange(size[axis]) + 0.5)
         for axis in (0, 1)
     )
-    return cells_rgb[rows][:, columns]
+    return tile.rgb[rows][:, columns]

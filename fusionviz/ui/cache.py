@@ -53,6 +53,8 @@ def board(found: StudyResult, view: View, language: str) -> tuple[Board, canvas.
     # Colours, range, pin and the slider's position are drawn in the browser: they need no new board.
     found = found.at(None)
     drawn = View(show=view.show, grid=view.grid, channels=view.channels, aligned=view.aligned, part=view.part)
+    if panels.asks(found):  # unless the board shows the row of attention of the pinned place
+        drawn = replace(drawn, pin=view.pin)
     if view.pin_channel is not None:
         base, _ = board(found, drawn, language)
         if view.pin_channel not in base.channels:

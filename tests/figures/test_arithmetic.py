@@ -75,12 +75,18 @@ def test_the_fused_map_of_a_board_is_what_its_equation_says() -> None:
 )
 def test_a_pixel_belongs_to_the_nearest_centre(pin: tuple, expected: tuple) -> None:
     view = PanelView("v", "", "", stride=(4, 4), offset=(0.5, 0.5))
-    found = arithmetic.cell_of(view, (16, 16), pin)
+    found = arithmetic.cell_of(view, Map(np.zeros((16, 16), np.float32)), pin)
     assert found == expected
     centres = 0.5 + 4 * np.arange(16)
     for axis in (0, 1):
         away = np.abs(centres - (pin[1 - axis] + 0.5))
         assert away[found[axis]] == away.min()
+
+
+def test_a_map_of_another_level_has_cells_of_its_own() -> None:
+    coarse = Map(np.zeros((4, 4), np.float32), stride=(16, 16), offset=(8, 8))
+    view = PanelView("v", "", "", stride=(4, 4), offset=(0.5, 0.5), maps=(coarse,))
+    assert arithmetic.cell_of(view, coarse, (40, 17)) == (1, 2)
 
 
 def test_bars_answer_by_channel() -> None:

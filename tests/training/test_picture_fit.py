@@ -11,7 +11,7 @@ from fusionviz.selection import Selection
 from fusionviz.trace import NullTrace
 from fusionviz.training import picture_fit
 
-WEIGHING = tuple(key for key in fusion.names() if fusion.spec(key).weighs)
+WEIGHING = tuple(key for key in fusion.names() if fusion.spec(key).weighs and fusion.spec(key).takes == "pair")
 SMALL = Selection(picture="sample:coffee", backbone="resnet18", size=96)
 TOLERANCE = 5e-3
 """How much a mean weight may rise along the balance: two neighbours are two fits, each of which ends somewhere near."""

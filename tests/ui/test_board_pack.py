@@ -10,7 +10,20 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fusionviz import scales, texts
-from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
+from fusionviz.board import (
+    Arithmetic,
+    Badge,
+    Bar,
+    Board,
+    BoardFrame,
+    BoardSweep,
+    Edge,
+    Label,
+    Map,
+    Node,
+    Panel,
+    PanelView,
+)
 from fusionviz.selection import COLORMAPS, RANGES, Selection, View
 from fusionviz.ui.components import board as component
 
@@ -175,8 +188,32 @@ def test_the_header_says_what_the_board_says() -> None:
     assert (sent["id"], sent["role"], sent["of"], sent["view"]) == ("weight", "weight", "low", "place")
     assert sent["badge"] == {"kind": "random", "text": "random weights", "help": "never trained"}
     drawn = sent["views"][0]
-    assert (drawn["scale"], drawn["stride"], drawn["offset"]) == ("weight", [4, 8], [1.5, 3.5])
+    assert drawn["scale"] == "weight"
+    assert (drawn["maps"][0]["stride"], drawn["maps"][0]["offset"]) == ([4, 8], [1.5, 3.5])
     assert (drawn["over"], drawn["note"]) == (True, "a note")
+
+
+def test_maps_of_several_levels_and_graphs_travel_whole() -> None:
+    fine, coarse = Map(normal(1, 4, 4), "C4", level=(0, 2)), Map(normal(2, 2, 2), "C8", None, (1, 2), (8, 8), (4, 4))
+    nodes = (Node("C4", 0.1, 0.9, (0, 2)), Node("T4", 0.9, 0.9, (0, 2), fused=True))
+    edges = (Edge(0, 1, 0.4, "0.40", (0.5, 0.5), (0.5, 0.6)),)
+    views = (
+        PanelView("mix", "mix", "", scale="rgb", stride=(4, 4), maps=(Map(np.zeros((4, 4, 3), np.uint8)),),
+                  shares=(fine, coarse), title="Weights"),
+        PanelView("graph", "graph", "", "graph", nodes=nodes, edges=edges, labels=(Label(0.1, 0.0, "backbone"),)),
+    )  # fmt: skip
+    head = header_of(packed(Board((16, 16), (Panel("weight", "weight", "Weight", views),))))
+    mix, graph = head["panels"][0]["views"]
+    assert mix["title"] == "Weights"
+    assert [(m["label"], m["level"], m["stride"]) for m in mix["shares"]] == [
+        ("C4", [0, 2], [4, 4]), ("C8", [1, 2], [8, 8]),
+    ]  # fmt: skip
+    assert [head["maps"][m["map"]]["w"] for m in (*mix["maps"], *mix["shares"])] == [4, 4, 2]
+    assert [(n["label"], n["x"], n["fused"]) for n in graph["nodes"]] == [("C4", 0.1, False), ("T4", 0.9, True)]
+    sent = graph["edges"][0]
+    assert (sent["start"], sent["end"], sent["share"], sent["text"]) == (0, 1, 0.4, "0.40")
+    assert (sent["through"], sent["mark"]) == ([0.5, 0.5], [0.5, 0.6])
+    assert graph["labels"][0]["text"] == "backbone"
 
 
 def test_the_view_shown_first_is_named_by_its_key() -> None:
@@ -221,7 +258,7 @@ def test_every_position_of_the_slider_travels_once_with_what_differs() -> None:
     for i, (frame, was) in enumerate(zip(sent, board.sweep.frames, strict=True)):
         assert (frame["value"], frame["text"], frame["facts"], frame["height"]) == (i / 2, str(i), f"f{i}", None)
         assert frame["constants"] == {"a": i / 4}
-        assert frame["panels"][1] == [{"maps": [], "bars": [i / 4], "note": f"n{i}"}]
+        assert frame["panels"][1] == [{"maps": [], "shares": [], "bars": [i / 4], "edges": [], "note": f"n{i}"}]
         values = was.panels[2].shown.maps[0].values
         np.testing.assert_allclose(map_of(data, frame["panels"][2][0]["maps"][0]), values, atol=2e-4)
 

@@ -173,8 +173,10 @@ function headersOf(header) {
     views: panel.views.map((view, v) => {
       const version = f.panels[p][v];
       const maps = view.maps.map((entry, i) => ({ ...entry, map: version.maps[i] }));
+      const shares = view.shares.map((entry, i) => ({ ...entry, map: version.shares[i] }));
       const bars = view.bars.map((bar, i) => ({ ...bar, value: version.bars[i] }));
-      return { ...view, maps, bars, note: version.note };
+      const edges = view.edges.map((edge, i) => ({ ...edge, ...version.edges[i] }));
+      return { ...view, maps, shares, bars, edges, note: version.note };
     }) })),
     arithmetic: header.arithmetic && { ...header.arithmetic, constants: f.constants },
   }));
@@ -293,8 +295,9 @@ function ramp(name, gamma) {
   return out;
 }
 
-const lutName = (scale, colormap) => (scale === "sequential" ? colormap : scale);
-const bends = (scale) => scale === "sequential" || scale === "signed";
+const plain = (scale) => scale === "sequential" || scale === "amount";
+const lutName = (scale, colormap) => (plain(scale) ? colormap : scale);
+const bends = (scale) => plain(scale) || scale === "signed";
 const position = (v, [lo, hi]) => (hi > lo ? Math.min(1, Math.max(0, (v - lo) / (hi - lo))) : 0);
 const flatPosition = (scale) => (scale === "signed" ? 0.5 : 0); // a constant map is flat: zero keeps zero's colour
 
@@ -666,9 +669,10 @@ class BoardView {
     const kept = new Map(this.panels.map((p) => [p.id, p]));
     this.panels = wanted.map((data, index) => {
       const panel = kept.get(data.id) ?? this.newPanel(data.id);
+      const was = panel.view?.maps.map((m) => [m.label, m.channel]).join("|");
       panel.index = index;
-      panel.own = 0;
       this.chooseView(panel, data, before?.panels.find((p) => p.id === data.id));
+      if (was !== panel.view.maps.map((m) => [m.label, m.channel]).join("|")) panel.own = 0;
       return panel;
     });
     const nodes = this.panels.map((p) => p.node);
@@ -706,17 +710,20 @@ class BoardView {
       number: el("span"),
       name: el("span", { class: "name" }),
       hi: el("span", { class: "end hi" }),
+      strip: el("div", { class: "strip", "aria-hidden": "true", hidden: true }),
+      shares: el("span", { class: "shares", hidden: true }),
+      own: 0,
       tiles: [],
     };
     panel.head = el("div", { class: "head" }, panel.title, panel.shape);
     panel.value = el("span", { class: "value" }, panel.number, panel.name); // a name without room gives way to its number
     panel.stage = el("div", { class: "stage" }, panel.base, panel.over);
-    panel.scale = el("div", { class: "scale" }, panel.bar, panel.tick);
+    panel.scale = el("div", { class: "scale" }, panel.bar, panel.tick, panel.strip);
     panel.sub = el("div", { class: "sub" }, panel.views, panel.pick, panel.badge);
     panel.node = el(
       "section", { class: "panel", "data-panel": id },
       panel.head, panel.sub, panel.stage, panel.scale,
-      el("div", { class: "foot" }, panel.lo, panel.value, panel.hi),
+      el("div", { class: "foot" }, panel.lo, panel.value, panel.hi, panel.shares),
     );
     panel.pick.onchange = () => this.pickView(panel, panel.pick.value);
     const over = panel.over;
@@ -823,10 +830,16 @@ class BoardView {
 
   /** Whether a panel's channel numbers are those of the fused map: low's own channel 3 is not high's channel 3. */
   linked(panel) {
+    if (this.apart(panel)) return false;
     if (panel.data.role === "fused" || panel.data.role === "weight") return true;
     if (panel.view.key.startsWith("aligned")) return true;
     if (panel.data.views.some((v) => v.key.startsWith("aligned"))) return false;
     return panel.view.maps.every((m) => m.channel === null || this.header.channels.includes(m.channel));
+  }
+
+  /** Whether a panel's maps are no channels of one map: levels side by side, heads of attention. */
+  apart({ view }) {
+    return view.kind === "maps" && view.maps.length > 1 && view.maps.every((m) => m.channel === null);
   }
 
   /** Which of a panel's maps the numbers in its foot speak of; -1 where it does not have the active channel. */
@@ -846,9 +859,10 @@ class BoardView {
   }
 
   // --- values ----------------------------------------------------------------------------------
-  cell(view, m, place) {
-    const row = cellAt(place.y + 0.5, m.h, view.stride[0], view.offset[0]);
-    const column = cellAt(place.x + 0.5, m.w, view.stride[1], view.offset[1]);
+  cell({ map, stride, offset }, place) {
+    const m = this.maps[map];
+    const row = cellAt(place.y + 0.5, m.h, stride[0], offset[0]);
+    const column = cellAt(place.x + 0.5, m.w, stride[1], offset[1]);
     return { row, column, index: row * m.w + column };
   }
 
@@ -863,7 +877,7 @@ class BoardView {
     if (!entry) return null;
     const m = this.maps[entry.map];
     if (m.rgb) return null;
-    return { value: valueAt(m, this.cell(view, m, place).index), step: m.step };
+    return { value: valueAt(m, this.cell(entry, place).index), step: m.step };
   }
 
   // --- ranges ----------------------------------------------------------------------------------
@@ -891,12 +905,15 @@ class BoardView {
         if (FIXED[scale]) return FIXED[scale];
         let lo = Infinity, hi = -Infinity;
         for (const g of group) [lo, hi] = [Math.min(lo, g.lo), Math.max(hi, g.hi)];
+        if (scale === "amount") return [0, Math.max(hi, 0)];
         if (scale !== "signed") return [lo, hi];
         const top = Math.max(Math.abs(lo), Math.abs(hi));
         return [-top, top];
       };
       const once = over(range === "all" && shared ? all[scale] : panel.spread);
-      const own = range === "map" ? panel.each.map(over) : [];
+      const { maps } = panel.view, ofRow = (row) => panel.each.filter((_, i) => maps[i].row === row).flat();
+      const rows = range === "row" && maps.some((m) => m.row > 0); // levels that came in, and those that came out
+      const own = range === "map" ? panel.each.map(over) : rows ? maps.map((m) => over(ofRow(m.row))) : [];
       panel.limits = (index) => own[index] ?? once;
     }
   }
@@ -927,6 +944,7 @@ class BoardView {
     if (this.root.dataset.theme !== this.mode) this.root.dataset.theme = this.mode;
     this.colours = ROLE_COLOURS[this.mode];
     this.ink = `rgb(${rgb("--st-text-color", dark ? "#e6e9ef" : "#1b1f27").join(",")})`;
+    this.card = `rgb(${rgb(dark ? "--st-secondary-background-color" : "--st-background-color", dark ? "#151a22" : "#ffffff")})`;
     this.faint = dark ? "rgba(255,255,255,.14)" : "rgba(0,0,0,.10)";
     this.soft = dark ? "rgba(230,233,239,.66)" : "rgba(27,31,39,.62)";
     this.font = style.fontFamily;
@@ -952,7 +970,7 @@ class BoardView {
     this.title(panel);
     tip(panel.shape, view.shape);
     this.badge(panel);
-    panel.over.setAttribute("aria-label", this.t("canvas", { title: data.title, view: view.label, shape: view.shape }));
+    panel.over.setAttribute("aria-label", this.t("canvas", { title: this.heading(panel).title, view: view.label, shape: view.shape }));
     panel.views.setAttribute("aria-label", this.t("views", { title: data.title }));
     panel.pick.setAttribute("aria-label", this.t("views", { title: data.title }));
     const key = JSON.stringify(data.views.map((v) => [v.key, v.label]));
@@ -978,17 +996,22 @@ class BoardView {
 
   /** The title in its role's colour; a weight's title stays ink, and the level it speaks of takes its colour. */
   title(panel) {
-    const { data } = panel;
-    tip(panel.title, `${data.title} · ${panel.view.shape}`);
-    const key = `${data.title} ${data.of} ${this.header.language}`;
+    const { title, of } = this.heading(panel);
+    tip(panel.title, `${title} · ${panel.view.shape}`);
+    const key = `${title} ${of} ${this.header.language}`;
     if (panel.titleKey === key) return;
     panel.titleKey = key;
-    const word = data.of ? this.t(data.of) : "";
-    const at = word ? data.title.toLowerCase().indexOf(word.toLowerCase()) : -1;
-    if (at < 0) return panel.title.replaceChildren(data.title);
+    const word = of ? this.t(of) : "";
+    const at = word ? title.toLowerCase().indexOf(word.toLowerCase()) : -1;
+    if (at < 0) return panel.title.replaceChildren(title);
     const end = at + word.length;
-    const term = el("span", { class: "term", "data-role": data.of, text: data.title.slice(at, end) });
-    panel.title.replaceChildren(data.title.slice(0, at), term, data.title.slice(end));
+    const term = el("span", { class: "term", "data-role": of, text: title.slice(at, end) });
+    panel.title.replaceChildren(title.slice(0, at), term, title.slice(end));
+  }
+
+  /** The panel's title, or the one that its view has instead. */
+  heading({ data, view }) {
+    return view.title ? view : data;
   }
 
   /**
@@ -1105,10 +1128,12 @@ class BoardView {
     context.putImageData(panel.image, 0, 0);
     if (view.kind === "bars") this.paintBars(panel, context);
     if (view.kind === "numbers") this.paintNumbers(panel, context);
-    if (view.kind === "maps" && panel.tiles.length > 1) {
-      for (const tile of panel.tiles) this.paintLabel(panel, context, tile, tile.entry.label);
+    if (view.kind === "graph") this.paintGraph(panel, context);
+    const one = this.enlarged(panel) >= 0;
+    if (one || (view.kind === "maps" && panel.tiles.length > 1)) {
+      for (const tile of panel.tiles) this.paintLabel(panel, context, tile);
     }
-    if (this.enlarged(panel) >= 0) this.paintLabel(panel, context, panel.tiles[0], panel.tiles[0].entry.label);
+    if (!one) this.paintLabels(panel, context);
   }
 
   /** Where each map stands on the canvas, in whole device pixels. */
@@ -1124,6 +1149,7 @@ class BoardView {
     panel.tiles = [];
     if (view.kind === "maps") {
       const side = Math.max(1, Math.ceil(Math.sqrt(view.maps.length)));
+      if (view.maps.some((entry) => entry.box)) return this.layOutBoxes(panel);
       const gap = side > 1 ? Math.max(1, Math.round(2 * dpr)) : 0;
       view.maps.forEach((entry, index) => {
         const cut = (i, size) => Math.round((i * (size + gap)) / side);
@@ -1132,6 +1158,16 @@ class BoardView {
         panel.tiles.push({ entry, index, x, y, w: cut(column + 1, width) - gap - x, h: cut(row + 1, height) - gap - y });
       });
     } else if (view.kind === "bars") this.layOutBars(panel);
+  }
+
+  /** Maps of several levels, each where its box says. */
+  layOutBoxes({ tiles, view, width, height }) {
+    view.maps.forEach((entry, index) => {
+      const [x, y, side] = entry.box;
+      const [left, right] = [x, x + side].map((v) => Math.round(v * width));
+      const [top, bottom] = [y, y + side].map((v) => Math.round(v * height));
+      tiles.push({ entry, index, x: left, y: top, w: right - left, h: bottom - top });
+    });
   }
 
   /** A row for each pictured channel, heaviest first, and at the right the profile of all channels. */
@@ -1168,14 +1204,15 @@ class BoardView {
     const m = this.maps[tile.entry.map], { view } = panel;
     const [height, width] = this.header.size;
     const zoom = this.window.zoom;
-    const across = samples(m.w, view.stride[1], view.offset[1], this.window.x, width / zoom, tile.w);
-    const down = samples(m.h, view.stride[0], view.offset[0], this.window.y, height / zoom, tile.h);
+    const { stride, offset } = tile.entry;
+    const across = samples(m.w, stride[1], offset[1], this.window.x, width / zoom, tile.w);
+    const down = samples(m.h, stride[0], offset[0], this.window.y, height / zoom, tile.h);
     const limits = m.rgb ? null : panel.limits(tile.index);
     const colours = colourise(m, panel.mapScale, limits, this.settings, this.mode);
     raster(panel.pixels, panel.width, tile, colours, m.w, across, down);
     const picture = view.over && this.opacity < 1 ? this.picture() : null;
     if (!picture) return;
-    const { m: below, view: seen } = picture;
+    const { m: below, entry: seen } = picture;
     const under = { x: 0, y: 0, w: tile.w, h: tile.h };
     const grey = new Uint32Array(tile.w * tile.h), heat = new Uint32Array(tile.w * tile.h);
     raster(
@@ -1193,20 +1230,100 @@ class BoardView {
   picture() {
     const panel = this.panels.find((p) => p.data.role === "picture");
     const view = panel?.data.views.find((v) => v.scale === "rgb" && v.maps.length);
-    return view ? { view, m: this.maps[view.maps[0].map] } : null;
+    return view ? { entry: view.maps[0], m: this.maps[view.maps[0].map] } : null;
   }
 
-  paintLabel(panel, context, tile, text) {
-    const px = Math.min(0.72 * this.fontPx * panel.dpr, tile.h / 3.2);
-    if (!text || px < 7 * panel.dpr) return;
+  /** What a map is, in its corner: on dark, so that it can be read on any colours; a stripe has the level's colour. */
+  paintLabel(panel, context, { x, y, h, entry }) {
+    const px = Math.min(0.72 * this.fontPx * panel.dpr, h / 3.2);
+    if (!entry.label || px < 7 * panel.dpr) return;
     context.font = `${px}px ${this.font}`;
     context.textBaseline = "alphabetic";
     context.textAlign = "left";
-    const pad = 0.32 * px, width = context.measureText(text).width + 2 * pad;
+    const pad = 0.32 * px, stripe = entry.level ? Math.round(0.3 * px) : 0;
+    const width = context.measureText(entry.label).width + 2 * pad + stripe;
     context.fillStyle = "rgba(12,14,18,.62)";
-    context.fillRect(tile.x, tile.y, Math.round(width), Math.round(1.4 * px));
+    context.fillRect(x, y, Math.round(width), Math.round(1.4 * px));
+    if (stripe) {
+      context.fillStyle = this.levelColour(entry.level, "dark");
+      context.fillRect(x, y, stripe, Math.round(1.4 * px));
+    }
     context.fillStyle = "#fff";
-    context.fillText(text, tile.x + pad, tile.y + 1.04 * px);
+    context.fillText(entry.label, x + pad + stripe, y + 1.04 * px);
+  }
+
+  /** Words that stand in a panel, all of one size: as large as the one with the least room allows. */
+  paintLabels(panel, context) {
+    const { view, width, height, dpr } = panel;
+    if (!view.labels.length) return;
+    const joined = (label) => [label.name, label.text].filter(Boolean).join("\u2002");
+    const full = 0.78 * this.fontPx * dpr;
+    context.font = `600 ${full}px ${this.font}`;
+    const px = Math.min(full, ...view.labels.map((l) => (full * l.room * width) / context.measureText(joined(l)).width));
+    context.textBaseline = "middle";
+    context.textAlign = "left";
+    for (const label of view.labels) {
+      const name = label.name ? `${label.name}\u2002` : "";
+      context.font = `600 ${px}px ${this.font}`;
+      const named = context.measureText(name).width;
+      context.font = `${px}px ${this.font}`;
+      const x = label.x * width - (label.align === "center" ? (named + context.measureText(label.text).width) / 2 : 0);
+      context.fillStyle = this.soft;
+      context.fillText(label.text, x + named, label.y * height);
+      if (!name) continue;
+      context.font = `600 ${px}px ${this.font}`;
+      context.fillStyle = label.level ? this.levelColour(label.level) : this.ink;
+      context.fillText(name, x, label.y * height);
+    }
+  }
+
+  /** Who hears whom: an edge is as thick as its share of what meets in its node. */
+  paintGraph(panel, context) {
+    const { view, width, height, dpr } = panel;
+    const side = Math.min(width, height), radius = 0.058 * side;
+    const at = ([x, y]) => [x * width, y * height];
+    const px = Math.min(0.72 * this.fontPx * dpr, 0.052 * side);
+    context.lineCap = "butt";
+    for (const edge of view.edges) {
+      const from = view.nodes[edge.start], to = view.nodes[edge.end];
+      context.strokeStyle = this.levelColour(from.level);
+      context.globalAlpha = 0.75;
+      context.lineWidth = Math.max(0.5 * dpr, 0.055 * side * edge.share);
+      context.beginPath();
+      context.moveTo(...at([from.x, from.y]));
+      context.quadraticCurveTo(...at(edge.through), ...at([to.x, to.y]));
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.font = `${px}px ${this.font}`;
+    for (const edge of view.edges) {
+      const [x, y] = at(edge.mark);
+      const wide = context.measureText(edge.text).width + 0.35 * px;
+      context.fillStyle = this.card;
+      context.fillRect(x - wide / 2, y - 0.58 * px, wide, edge.text ? 1.16 * px : 0);
+      context.fillStyle = this.ink;
+      context.fillText(edge.text, x, y);
+    }
+    context.font = `600 ${px}px ${this.font}`;
+    for (const node of view.nodes) {
+      const colour = this.levelColour(node.level), [x, y] = at([node.x, node.y]);
+      context.beginPath();
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+      context.fillStyle = node.fused ? this.colours.fused : this.card;
+      context.fill();
+      context.strokeStyle = node.fused ? this.colours.fused : colour;
+      context.lineWidth = 1.6 * dpr;
+      context.stroke();
+      context.fillStyle = node.fused ? this.card : this.ink;
+      context.fillText(node.label, x, y + 0.05 * px);
+    }
+  }
+
+  levelColour([index, count], mode = this.mode) {
+    const list = BRANCH_COLOURS[mode];
+    return list[Math.min(count, list.length - 1)]?.[index] ?? this.ink;
   }
 
   barColour(view, value) {
@@ -1279,11 +1396,6 @@ class BoardView {
     context.fillRect(Math.round(strip.x + zero * strip.w), strip.y, Math.max(1, dpr), strip.h);
   }
 
-  branchColour(bars, index) {
-    const list = BRANCH_COLOURS[this.mode];
-    return list[Math.min(bars.length, list.length - 1)]?.[index] ?? this.ink;
-  }
-
   paintNumbers(panel, context) {
     const { view, width, height, dpr } = panel;
     const n = Math.max(1, view.bars.length);
@@ -1298,7 +1410,7 @@ class BoardView {
     const room = Math.max(0.4 * width, width - 2 * inset - small - widest(view.bars.map((bar) => bar.label), small));
     const big = Math.min(block * 0.46, 2.1 * this.fontPx * dpr, (room / widest(written, 100)) * 100);
     view.bars.forEach((bar, index) => {
-      const y = top + index * block, colour = this.branchColour(view.bars, index);
+      const y = top + index * block, colour = this.levelColour(bar.level ?? [index, n]);
       const baseline = y + block * 0.56;
       context.textBaseline = "alphabetic";
       context.textAlign = "left";
@@ -1354,6 +1466,7 @@ class BoardView {
       const main = panel.tiles.length === 1 || tile.index === active;
       if (apart) this.outline(context, panel, tile, pin, { faint: true, dash: true });
       this.outline(context, panel, tile, place, { faint: !main, pinned: pin && !apart });
+      if (view.asks) this.ring(context, panel, tile, view.asks);
       context.restore();
     }
     if (panel.tiles.length > 1 && view.kind === "maps") {
@@ -1373,9 +1486,10 @@ class BoardView {
   }
 
   outline(context, panel, tile, place, { faint = false, dash = false, pinned = false } = {}) {
-    const { dpr, view } = panel;
+    const { dpr } = panel;
     const [height, width] = this.header.size;
-    const spans = (stride, offset, h, w) => {
+    const spans = ({ map, stride, offset }) => {
+      const { h, w } = this.maps[map];
       const row = cellAt(place.y + 0.5, h, stride[0], offset[0]);
       const column = cellAt(place.x + 0.5, w, stride[1], offset[1]);
       return [...cellSpan(column, w, stride[1], offset[1], width), ...cellSpan(row, h, stride[0], offset[0], height)];
@@ -1394,8 +1508,7 @@ class BoardView {
     };
     const thick = faint ? 0.8 : 1.4;
     if (panel.data.role !== "picture") {
-      const m = this.maps[tile.entry.map];
-      const rect = this.onTile(tile, ...spans(view.stride, view.offset, m.h, m.w));
+      const rect = this.onTile(tile, ...spans(tile.entry));
       box(rect, tile.row ? "#fff" : "#111", tile.row ? 0.8 : thick);
       return;
     }
@@ -1419,8 +1532,7 @@ class BoardView {
       const level = this.panels.find((p) => p.data.role === role);
       const shown = level?.data.views.find((v) => v.key.startsWith("own") && v.maps.length) ?? level?.view;
       if (!shown?.maps.length) continue;
-      const m = this.maps[shown.maps[0].map];
-      const rect = this.onTile(tile, ...spans(shown.stride, shown.offset, m.h, m.w));
+      const rect = this.onTile(tile, ...spans(shown.maps[0]));
       if (!boxes.has(rect.join())) boxes.set(rect.join(), [rect, ROLE_COLOURS.light[role]]);
     }
     for (const [rect, colour] of [...boxes.values()].reverse()) box(rect, colour, thick); // the finest on top
@@ -1433,6 +1545,20 @@ class BoardView {
       context.beginPath();
       context.arc(px + pw / 2, py + ph / 2, 2.2 * dpr, 0, 2 * Math.PI);
       context.fill();
+      context.stroke();
+    }
+  }
+
+  /** A ring around the place whose row of attention is shown. */
+  ring(context, { dpr }, tile, [x, y]) {
+    const [left, top, wide] = this.onTile(tile, x, x + 1, y, y + 1);
+    const radius = Math.max(4 * dpr, Math.min(8 * wide, tile.w / 14));
+    for (const [colour, thick] of [["rgba(0,0,0,.85)", 3.4], ["#fff", 1.6]]) {
+      context.setLineDash([]);
+      context.strokeStyle = colour;
+      context.lineWidth = thick * dpr;
+      context.beginPath();
+      context.arc(left, top, radius, 0, 2 * Math.PI);
       context.stroke();
     }
   }
@@ -1470,7 +1596,8 @@ class BoardView {
     const entry = view.maps[at];
     let limits = null, mark = null, text = "", name = "";
     let ends = ["", ""];
-    if (view.kind === "numbers") ends = ["", ""];
+    this.paintShares(panel, place);
+    if (view.kind === "numbers" || view.kind === "graph" || view.shares.length) ends = ["", ""];
     else if (view.kind === "bars") {
       limits = this.barLimits(view);
       const bar = view.bars.find((b) => b.channel === this.activeChannel());
@@ -1481,7 +1608,7 @@ class BoardView {
       }
     } else if (view.scale === "rgb") {
       if (entry) {
-        const m = this.maps[entry.map], i = 3 * this.cell(view, m, place).index;
+        const m = this.maps[entry.map], i = 3 * this.cell(entry, place).index;
         text = `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`;
         name = this.nameOf(entry);
       }
@@ -1489,7 +1616,7 @@ class BoardView {
       const m = this.maps[(entry ?? view.maps[0])?.map];
       if (m) limits = panel.limits(Math.max(0, at));
       if (entry) {
-        const value = valueAt(m, this.cell(view, m, place).index);
+        const value = valueAt(m, this.cell(entry, place).index);
         if (Number.isFinite(value)) mark = value;
         text = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
         name = this.nameOf(entry);
@@ -1505,6 +1632,32 @@ class BoardView {
     this.paintScale(panel, limits, mark);
   }
 
+  /** Under a mixture of levels: each level's colour from pale to full, its name, and its share at the place. */
+  paintShares(panel, place) {
+    const { view, shares, strip } = panel, all = view.shares;
+    shares.hidden = strip.hidden = !all.length;
+    panel.node.dataset.shares = all.length ? "yes" : "no";
+    if (!all.length) return;
+    const key = JSON.stringify([all.map((s) => [s.label, s.level]), this.mode]);
+    if (panel.sharesKey !== key) {
+      panel.sharesKey = key;
+      strip.replaceChildren(...all.map((s) => {
+        const part = el("i");
+        part.style.background = `linear-gradient(to right, #f5f5f5, ${this.levelColour(s.level, "light")})`;
+        return part;
+      }));
+      shares.replaceChildren(...all.map((s) => {
+        const part = el("span", { class: "share" }, el("b", { text: s.label }), el("span"));
+        part.style.color = this.levelColour(s.level);
+        return part;
+      }));
+    }
+    all.forEach((s, i) => {
+      const value = valueAt(this.maps[s.map], this.cell(s, place).index);
+      say(shares.children[i].lastChild, Number.isFinite(value) ? value.toFixed(2) : "–");
+    });
+  }
+
   ends(view, [lo, hi]) {
     if (view.scale === "weight") return [this.t("high_wins"), this.t("low_wins")];
     if (view.scale === "phase") return [`${MINUS}π`, "π"];
@@ -1514,7 +1667,9 @@ class BoardView {
   paintScale(panel, limits, mark) {
     const scale = panel.view.kind === "bars" ? panel.view.scale : panel.mapScale;
     const shown = Boolean(limits);
-    panel.scale.style.visibility = shown ? "visible" : "hidden";
+    panel.scale.style.visibility = shown || panel.view.shares.length ? "visible" : "hidden";
+    panel.bar.hidden = !shown;
+    if (!shown) panel.tick.hidden = true;
     if (!shown) return;
     const flat = limits[0] === limits[1];
     const name = lutName(scale, this.settings.colormap), gamma = bends(scale) ? this.settings.gamma : 1;
@@ -1558,6 +1713,7 @@ class BoardView {
 
   /** Where a panel's number of the active channel stands: in what it shows, or in the aligned maps it does not show. */
   source(panel) {
+    if (this.apart(panel)) return panel.data.views.find((v) => v.kind === "maps" && v.maps[0].channel !== null) ?? null;
     const { view } = panel, reduced = view.maps.length === 1 && view.maps[0].channel === null;
     // Beside numbers of one channel stands that channel's own weight, not the mean of all.
     const each = panel.data.role === "weight" && reduced ? panel.data.views.find((v) => v.key === "channels") : null;
@@ -1571,12 +1727,12 @@ class BoardView {
     const parts = [];
     for (const panel of this.panels) {
       const view = this.source(panel);
-      if (panel.data.role === "picture" || !view || view.kind === "numbers" || view.scale === "rgb") continue;
+      if (panel.data.role === "picture" || !view || ["numbers", "graph"].includes(view.kind) || view.scale === "rgb") continue;
       const found = this.numberOf(view, channel, place);
       if (!found) continue;
       const shown = Number.isFinite(found.value) ? number(found.value, found.step).text : this.t("not_number");
-      const from = `${panel.data.title}, ${view.label}`;
-      parts.push([parts.length ? "   " : "", ""], [`${panel.data.title}\u2002`, `word ${panel.data.role}`, from]);
+      const { title } = this.heading(panel), from = `${title}, ${view.label}`;
+      parts.push([parts.length ? "   " : "", ""], [`${title}\u2002`, `word ${panel.data.role}`, from]);
       parts.push([shown, panel.data.role, from]);
     }
     return parts;
@@ -1737,8 +1893,7 @@ class BoardView {
   sameCell(a, b) {
     const finest = this.finest();
     if (!finest) return a.x === b.x && a.y === b.y;
-    const { view, m } = finest;
-    return this.cell(view, m, a).index === this.cell(view, m, b).index;
+    return this.cell(finest, a).index === this.cell(finest, b).index;
   }
 
   finest() {
@@ -1746,7 +1901,7 @@ class BoardView {
     for (const panel of this.panels) {
       const entry = panel.view.maps[0];
       if (!entry || !["low", "high", "fused"].includes(panel.data.role)) continue;
-      if (!best || panel.view.stride[0] < best.view.stride[0]) best = { view: panel.view, m: this.maps[entry.map] };
+      if (!best || entry.stride[0] < best.stride[0]) best = entry;
     }
     return best;
   }
@@ -1839,9 +1994,9 @@ class BoardView {
     const move = (p, d, axis, size) => {
       if (!d) return p;
       if (!finest) return Math.min(size - 1, Math.max(0, p + d));
-      const { view, m } = finest, n = axis ? m.w : m.h;
-      const i = Math.min(n - 1, Math.max(0, cellAt(p + 0.5, n, view.stride[axis], view.offset[axis]) + d));
-      return Math.min(size - 1, Math.max(0, Math.round(view.offset[axis] + i * view.stride[axis] - 0.5)));
+      const { map, stride, offset } = finest, n = axis ? this.maps[map].w : this.maps[map].h;
+      const i = Math.min(n - 1, Math.max(0, cellAt(p + 0.5, n, stride[axis], offset[axis]) + d));
+      return Math.min(size - 1, Math.max(0, Math.round(offset[axis] + i * stride[axis] - 0.5)));
     };
     const place = { x: move(here.x, dx, 1, width), y: move(here.y, dy, 0, height) };
     this.rest = { ...this.rest, ...place };

@@ -22,11 +22,11 @@ import numpy as np
 import streamlit as st
 
 from fusionviz import scales, texts
-from fusionviz.board import Arithmetic, Board, BoardFrame, BoardSweep, Panel, PanelView
+from fusionviz.board import Arithmetic, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.selection import COLORMAPS, RANGES, View
 
 SETTINGS = ("pin", "pin_channel", "colormap", "gamma", "range", "aligned", "frame")
-MOST_BRANCHES = 8
+MOST_BRANCHES = 12
 MOST_BYTES = 4_000_000
 
 
@@ -166,9 +166,9 @@ class _Payload:
         """Give the maps to come 8 bits where 16 would be too much."""
         more = {}
         for view in views:
-            for m in view.maps:
-                values, identity = self.known(m.values, rgb=view.scale == "rgb")
-                more[identity] = values.nbytes if view.scale == "rgb" else 2 * values.size
+            for m in (*view.maps, *view.shares):
+                values, identity = self.known(m.values, rgb=m.values.ndim == 3)
+                more[identity] = values.nbytes if m.values.ndim == 3 else 2 * values.size
         if self.size + sum(n for identity, n in more.items() if identity not in self.seen) > MOST_BYTES:
             self.bits = 8
 
@@ -217,12 +217,33 @@ def _view(view: PanelView, payload: _Payload) -> dict:
         "shape": view.shape,
         "kind": view.kind,
         "scale": view.scale,
-        "stride": list(map(float, view.stride)),
-        "offset": list(map(float, view.offset)),
         "over": view.over_picture,
         "note": view.note,
-        "maps": [{"map": payload.add(m.values, rgb=rgb), "label": m.label, "channel": m.channel} for m in view.maps],
-        "bars": [{"label": b.label, "value": _number(b.value), "channel": b.channel} for b in view.bars],
+        "maps": [_map(m, view, payload, rgb=rgb) for m in view.maps],
+        "shares": [_map(m, view, payload, rgb=False) for m in view.shares],
+        "bars": [
+            {"label": b.label, "value": _number(b.value), "channel": b.channel, "level": b.level} for b in view.bars
+        ],
+        "nodes": [dataclasses.asdict(node) for node in view.nodes],
+        "edges": [dataclasses.asdict(edge) for edge in view.edges],
+        "labels": [dataclasses.asdict(label) for label in view.labels],
+        "asks": view.asks,
+        "title": view.title,
+        "of": view.of,
+    }
+
+
+def _map(m: Map, view: PanelView, payload: _Payload, *, rgb: bool) -> dict:
+    stride, offset = view.cells(m)
+    return {
+        "map": payload.add(m.values, rgb=rgb),
+        "label": m.label,
+        "channel": m.channel,
+        "level": m.level,
+        "stride": list(map(float, stride)),
+        "offset": list(map(float, offset)),
+        "box": m.box,
+        "row": m.row,
     }
 
 
@@ -255,7 +276,9 @@ def _frame(frame: BoardFrame, payload: _Payload) -> dict:
 def _version(view: PanelView, payload: _Payload) -> dict:
     return {
         "maps": [payload.add(m.values, rgb=view.scale == "rgb") for m in view.maps],
+        "shares": [payload.add(m.values, rgb=False) for m in view.shares],
         "bars": [_number(b.value) for b in view.bars],
+        "edges": [{"share": edge.share, "text": edge.text} for edge in view.edges],
         "note": view.note,
     }
 
