@@ -131,7 +131,7 @@ class Head(nn.Module):
         result = self.fusion(*levels, trace=NullTrace())
         fused, others = result.fused.tensor, ()
         if self.fusion.spec.takes == "pyramid":
-            others = tuple(m.tensor for m in result.outputs.values() if m.tensor is not fused)
+            others = tuple(m.tensor for m in result.maps.values() if m.tensor is not fused)
         return (self._predict(fused), *(self._read(tensor) for tensor in others))
 
     def _read(self, coarser: Tensor) -> Tensor:
@@ -201,5 +201,5 @@ def output_channels(module: FusionModule, strides: Sequence[float]) -> tuple[int
     """Return how many real channels a method's outputs have, the fused map first, found on the smallest maps."""
     sides = [max(round(2 * strides[-1] / stride), 1) for stride in strides]
     maps = [torch.zeros(1, c, side, side) for c, side in zip(module.channels, sides, strict=True)]
-    outputs = module.eval()(*maps, trace=NullTrace()).outputs.values()
+    outputs = module.eval()(*maps, trace=NullTrace()).maps.values()
     return tuple(m.tensor.shape[1] * (2 if m.tensor.is_complex() else 1) for m in outputs)
