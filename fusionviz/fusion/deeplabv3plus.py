@@ -114,8 +114,10 @@ class DeepLabV3Plus(FusionModule):
         spread = lambda t: t.expand(-1, -1, *size)  # noqa: E731 - one value at every place
         found.append(trace.step("spread", "spread", spread, g, formula=r"{\uparrow}A_{4}"))
         beside = lambda *t: torch.cat(t, 1)  # noqa: E731
-        stack = trace.step("windows", "concat", beside, *found, formula=r"[A_{0};\,\ldots;\,{\uparrow}A_{4}]")
-        formula = r"A=\delta(\mathrm{BN}(W\,[A_{0};\,\ldots;\,{\uparrow}A_{4}]))"
+        stack = trace.step(
+            "windows", "concat", beside, *found, formula=r"S=[A_{0};\,A_{1};\,A_{2};\,A_{3};\,{\uparrow}A_{4}]"
+        )
+        formula = r"A=\delta(\mathrm{BN}(W S))"
         return trace.step("aspp", "reduce_bn_relu", self.project, stack, formula=formula, role="high")
 
     def _terms(self, low: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
