@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fusionviz import device, study
 from fusionviz.errors import ParameterError, ShapeError
-from fusionviz.fusion import Context, FusionModule
+from fusionviz.fusion import FusionModule
 from fusionviz.pictures import Fitted, Picture
 from fusionviz.pictures.catalogue import SCENES
 from fusionviz.records import AttentionMap, FeatureMap, FusionResult
@@ -117,12 +117,12 @@ def exchange(prepared: Prepared | Selection, other: str | None = None) -> Exchan
 @torch.inference_mode()
 def _forward(p: Prepared, q: Prepared) -> Exchanged:
     method, head = _numbers(p)
-    levels, context = _levels(p), Context(picture=p.tensor)
+    levels, context = _levels(p), p.context
     mine = method(*levels, context=context)
     steps = _steps(method, mine)
     if not steps:
         raise ParameterError("exchange.no_attention", method=p.selection.method)
-    theirs = method(*_levels(q), context=Context(picture=q.tensor))
+    theirs = method(*_levels(q), context=q.context)
 
     def fused_with(attention: Mapping[str, AttentionMap]) -> Reading:
         given = {steps[name]: a.tensor for name, a in attention.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from fusionviz import fusion, layouts, meetings, reduce, scales
 from fusionviz.axes import shape_text
 from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
-from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance, Tokens
+from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance, RegionMaps, Tokens
 from fusionviz.registry import METHODS
 from fusionviz.selection import View
 from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, level_names
@@ -113,6 +113,10 @@ def _height(kind: str, frame: Frame) -> float | None:
     return min(max(frame.facts[name] / top, 0.0), 1.0) if name in frame.facts else None
 
 
+_REGION_CELLS = 128
+"""Cells a side at which regions are drawn into the picture: enough for 7 of them in a small box."""
+
+
 class _Builder:
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
@@ -199,13 +203,29 @@ class _Builder:
     def fused(self) -> Panel:
         fused = self.study.result.fused
         views = self.views_of(fused, "fused", self.channels)
-        for name, out in self.study.result.outputs.items():
+        for name, out in self.study.result.maps.items():
             if out.tensor is not fused.tensor:
                 views += self.views_of(out, name, tuple(c for c in self.channels if c < out.channels))
         if self.spec.takes == "pyramid" or any(_pyramid_level(name) for name in self.study.result.outputs):
             views.append(self.pyramid())
+        regions = [out for out in self.study.result.outputs.values() if isinstance(out, RegionMaps)]
+        views += [self.regions(out) for out in regions if len(out.boxes)]
         title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
         return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
+
+    def regions(self, out: RegionMaps) -> PanelView:
+        """One map for each box, the mean over its channels, drawn where the box is."""
+        sides = self.study.seen.shown.shape[:2]
+        step = max(1.0, max(sides) / _REGION_CELLS)
+        size = tuple(math.ceil(side / step) for side in sides)
+        placed = reduce.in_place(reduce.array(out.tensor.mean(1)), reduce.array(out.boxes), size, step)
+        names = [self.say(f"scenes.classes.{key}") for key in out.labels] or [str(i + 1) for i in range(len(placed))]
+        maps = tuple(Map(values, name) for values, name in zip(placed, names, strict=True))
+        note = self.say("view.regions_note", cells=" × ".join(map(str, out.tensor.shape[-2:])))
+        place = {"stride": (step, step), "offset": (step / 2, step / 2)}
+        return PanelView(
+            out.name, self.say("view.regions"), out.shape_text, scale="signed", maps=maps, note=note, **place
+        )
 
     def weight(self) -> Panel | None:
         study = self.study

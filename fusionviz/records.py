@@ -90,6 +90,34 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
+class RegionMaps:
+    """What a method made of boxes in one picture: for each of them a map of its own, all of one size.
+
+    Attributes:
+        name: of the output, "regions".
+        tensor: [n c h w], h x w cells spread evenly over each box.
+        boxes: [n 4], x0 y0 x1 y1 in pixels of the network's input.
+        labels: what is in each box, as keys of the scenes' classes; () where nobody said.
+    """
+
+    name: str
+    tensor: Tensor
+    boxes: Tensor
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = expect(self.tensor, "n c h w", of=f"regions '{self.name}'").shape[0]
+        expect(self.boxes, "n 4", of=f"boxes of '{self.name}'", n=count)
+        if self.labels and len(self.labels) != count:
+            raise ValueError(f"regions '{self.name}' have {len(self.labels)} labels for {count} boxes")
+
+    @property
+    def shape_text(self) -> str:
+        """`5 × 512 × 7 × 7`."""
+        return shape_text(tuple(self.tensor.shape))
+
+
+@dataclass(frozen=True)
 class FeaturePyramid:
     """A backbone's levels, fine to coarse; called by name ("s4"), or by position (0, -1)."""
 
@@ -297,7 +325,7 @@ class FusionResult:
     """What a method made of the maps it was given.
 
     Attributes:
-        outputs: by name; "fused" is the one that the board shows.
+        outputs: by name; "fused" is the one that the board shows, "regions" what came of boxes.
         attention: by name; the panel shows the first unless another is chosen.
         trace: every step, inputs before outputs; the last step of role "fused" made outputs["fused"].
         aligned: (x, y), the two maps that met, after alignment; None for methods without such a pair.
@@ -306,7 +334,7 @@ class FusionResult:
         provenance: of the method's own learned numbers.
     """
 
-    outputs: Mapping[str, FeatureMap]
+    outputs: Mapping[str, FeatureMap | RegionMaps]
     attention: Mapping[str, AttentionMap] = field(default_factory=dict)
     trace: tuple[TraceStep, ...] = ()
     aligned: tuple[FeatureMap, FeatureMap] | None = None
@@ -316,6 +344,11 @@ class FusionResult:
     @property
     def fused(self) -> FeatureMap:
         return self.outputs["fused"]
+
+    @property
+    def maps(self) -> dict[str, FeatureMap]:
+        """The outputs that lie on the picture's grid, by name, the fused one first; without regions."""
+        return {name: out for name, out in self.outputs.items() if isinstance(out, FeatureMap)}
 
     @torch.no_grad()  # a measurement; and terms of a study cannot be tracked, as they were made in inference mode
     def share_of_low(self) -> AttentionMap | None:

@@ -59,6 +59,34 @@ def reduced_phase(tensor: Tensor, how: str) -> np.ndarray:
     return array(z.gather(0, z.abs().argmax(0, keepdim=True))[0].angle())
 
 
+def in_place(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int], step: float) -> tuple[np.ndarray, ...]:
+    """Return every region's map [h w] where its box is: n cells spread over the box, and zero around it.
+
+    Args:
+        maps: [n h w].
+        boxes: [n 4], x0 y0 x1 y1 in pixels.
+        size: (h, w) of the results.
+        step: pixels from one of their cells to the next; the first one's centre is half of it from the edge.
+    """
+    placed = []
+    for cells, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+        out = np.zeros(size, np.float32)
+        (down, rows), (along, columns) = (
+            _inside(n, step, begin, end, count)
+            for n, begin, end, count in ((size[0], y0, y1, cells.shape[0]), (size[1], x0, x1, cells.shape[1]))
+        )
+        out[np.ix_(down, along)] = cells[np.ix_(rows, columns)]
+        placed.append(out)
+    return tuple(placed)
+
+
+def _inside(count: int, step: float, begin: float, end: float, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `count` centres lie between `begin` and `end`, and in which of `cells` equal parts each does."""
+    part = np.floor(((np.arange(count) + 0.5) * step - begin) / (end - begin) * cells).astype(int)
+    inside = np.flatnonzero((part >= 0) & (part < cells))
+    return inside, part[inside]
+
+
 def pca_rgb(tensor: Tensor) -> np.ndarray:
     """Return uint8 [h w 3]: the three principal components of the channels of [1 c h w] as red, green, blue.
 

@@ -21,7 +21,7 @@ from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
-from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
+from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance, RegionMaps
 from fusionviz.registry import METHODS
 from fusionviz.selection import Selection, Value, pair
 from fusionviz.training import picture_fit
@@ -104,6 +104,8 @@ class Prepared:
         card: of the trained head whose numbers the method has, or None.
         own: the fit of this machine that it comes from, if it does.
         truth: classes and instances [1 h w] of a scene.
+        boxes: of a scene's things, [n 4], x0 y0 x1 y1 in pixels of the network's input; None for another picture.
+        labels: what is in each box, as keys of the scenes' classes.
         notices: what had to be said, for example about damaged weights.
         open_ms: milliseconds of opening and fitting the picture.
     """
@@ -122,6 +124,13 @@ class Prepared:
     fits: bool = False
     card: pack.HeadCard | None = None
     own: own_fits.Fit | None = None
+    boxes: Tensor | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> Context:
+        """What the method may look at besides the levels."""
+        return Context(picture=self.tensor, boxes=self.boxes, labels=self.labels)
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,10 @@ class StudyResult:
         return next(iter(self.result.attention.values()), None) or self.result.share_of_low()
 
     def costs(self) -> dict[str, int]:
-        """Return parameters and multiply-accumulates of the method, whole: {"parameters", "macs"}."""
+        """Return parameters and multiply-accumulates of the method, whole: {"parameters", "macs"}.
+
+        What it does once more inside boxes is not counted: it is not there in every picture.
+        """
         return {"parameters": sum(s.parameters for s in self.result.trace), "macs": sum(self.step_macs().values())}
 
     def step_macs(self) -> dict[str, int]:
@@ -303,7 +315,7 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
     selection = resolve(selection)
     clock = device.Clock(torch.device("cpu"))
     info = backbones.info(selection.backbone)
-    truth = None
+    truth, boxes, labels = None, None, ()
     with clock.part("picture"):
         picture = picture if picture is not None else pictures.open_picture(selection.picture)
         wants = info.preprocessing
@@ -313,8 +325,9 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
             picture, wants = pictures.open_scene(picture.key, side), replace(wants, resize_px=wants.crop_px)
             drawn = scenes.open_scene(picture.key.partition(":")[2], side)
             truth = tuple(torch.tensor(a, dtype=torch.int64)[None] for a in (drawn.classes, drawn.instances))
+            boxes, labels = torch.tensor(drawn.boxes), tuple(scenes.CLASSES[k] for k in drawn.labels)
         seen = pictures.fit(picture, wants, size=selection.size, fit=selection.fit, crop=selection.crop)
-        tensor = seen.tensor.to(where)
+        tensor, boxes = seen.tensor.to(where), None if boxes is None else boxes.to(where)
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
@@ -327,9 +340,8 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
         own, unusable = own_fits.find(own_fits.subject(selection))
     notices = (*notices, *unusable)
     open_ms = clock.read()["picture"]
-    return Prepared(
-        selection, picture, seen, tensor, opened, method, where, heads, truth, notices, open_ms, fitted, card, own
-    )
+    known = (heads, truth, notices, open_ms, fitted, card, own, boxes, labels)
+    return Prepared(selection, picture, seen, tensor, opened, method, where, *known)
 
 
 def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: str | None = None) -> StudyResult:
@@ -356,7 +368,7 @@ def _warm_up(p: Prepared) -> None:
     if p.device.type != "cpu" and this not in runs:
         runs.add(this)
         pyramid, _ = p.backbone(p.tensor)
-        p.method(*(pyramid[name] for name in level_names(p.selection, pyramid)), context=Context(picture=p.tensor))
+        p.method(*(pyramid[name] for name in level_names(p.selection, pyramid)), context=p.context)
 
 
 @torch.inference_mode()
@@ -373,7 +385,7 @@ def _forward(p: Prepared) -> StudyResult:
             methods, sweep = _fitted(p, *levels)
         method = methods[sweep.nearest(at)]
     with clock.part("fusion"):
-        result = method(*levels, context=Context(picture=p.tensor))
+        result = method(*levels, context=p.context)
     guesses = _guesses(p, logits) if pyramid.provenance.kind in ("pretrained", "bundled") else ()
     prediction = _prediction(p, pyramid, result) if p.heads else None
     if p.own is not None and len(p.own.moments) > 1:
@@ -398,7 +410,7 @@ def _fitted(p: Prepared, low: FeatureMap, high: FeatureMap) -> tuple[tuple[Fusio
     """Fit the method to the picture for every balance; the maps that meet are the same in all and are kept once."""
     values = picture_fit.balances(low)
     methods = picture_fit.fit(p.method, low, high, values)
-    context, edges = Context(picture=p.tensor), picture_fit.edges(p.tensor, low)
+    context, edges = p.context, picture_fit.edges(p.tensor, low)
     met: dict[str, Tensor] = {}
     frames = []
     for value, method in zip(values, methods, strict=True):
@@ -419,7 +431,7 @@ def _trained(p: Prepared, pyramid: FeaturePyramid, last: Frame) -> Sweep:
             frames.append(replace(last, facts=facts))
             continue
         method, head = at_moment(p, moment)
-        result = method(*levels, context=Context(picture=p.tensor))
+        result = method(*levels, context=p.context)
         frames.append(Frame(moment.step, result, _prediction(p, pyramid, result, head, last.prediction), facts))
     return Sweep("step", tuple(frames), len(frames) - 1)
 
@@ -490,7 +502,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
             best: dict[str, float] = {}
             for i in range(repeats + 1):
                 timed = trace.TimedTrace()
-                prepared.method(*levels, context=Context(picture=prepared.tensor), trace=timed)
+                prepared.method(*levels, context=prepared.context, trace=timed)
                 if i:
                     best = {k: min(v, best.get(k, v)) for k, v in timed.milliseconds().items()}
             return best
@@ -538,10 +550,7 @@ def report(study: StudyResult) -> dict:
             "low": chosen.low,
             "high": chosen.high,
         },
-        "outputs": {
-            name: {"shape": list(m.tensor.shape), "dtype": str(m.tensor.dtype).removeprefix("torch.")}
-            for name, m in study.result.outputs.items()
-        },
+        "outputs": {name: _output(out) for name, out in study.result.outputs.items()},
         "attention": [{**attention_statistics(a), "shape": list(a.tensor.shape)} for a in maps],
         "steps": [
             {
@@ -564,6 +573,13 @@ def report(study: StudyResult) -> dict:
         "peak_bytes": study.peak_bytes,
         "notices": [str(n) for n in study.notices],
     }
+
+
+def _output(out: FeatureMap | RegionMaps) -> dict:
+    plain = {"shape": list(out.tensor.shape), "dtype": str(out.tensor.dtype).removeprefix("torch.")}
+    if isinstance(out, RegionMaps):
+        plain |= {"boxes": out.boxes.tolist(), "labels": list(out.labels)}
+    return plain
 
 
 def _said(prediction: Prediction | None) -> dict | None:

@@ -44,6 +44,12 @@ def row(method: str, miou: float, control: str = "", sd: float | None = SD) -> d
     }
 
 
+def ablation(*, without: str = "") -> list[dict[str, object]]:
+    """FPN's paths cut off, as rows of the file; all three, or all but one."""
+    found = {"all_levels": 84.0, "no_top_down": 81.2, "no_lateral": 63.4}
+    return [row("fpn", miou, control) for control, miou in found.items() if control != without]
+
+
 def weighing(method: str, setting: str, *, texture: float = 0.71, other: float = 70.0) -> dict[str, object]:
     """What a method's weights say, as it stands in the file."""
     one = method in ("wsum", "softmax2")

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from _leaderboard import figures, row, table, weighing
+from _leaderboard import ablation, figures, row, table, weighing
 from _readme import promised
 
 from fusionviz import fusion, leaderboard, texts
 from fusionviz.errors import FusionvizError
 from fusionviz.leaderboard import BASELINES, Figure, Unmeasured, __main__, fill, order, quoted, read, records
+from fusionviz.leaderboard.ablation import verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 QUOTING = ("leaderboard", "aff", "iaff", "highway", "softmax2", "wsum", "fpn")
@@ -289,6 +290,50 @@ def test_published_tables_agree_with_the_lessons_that_print_them() -> None:
         assert len(printed) >= 5, key
 
 
+def test_fpn_taken_apart_stands_beside_the_papers_own_rows(told, tmp_path: Path) -> None:
+    assert leaderboard.ablation(board_of(told, tmp_path)) == ()
+    told["rows"] += ablation()
+    found = {a.key: a for a in leaderboard.ablation(board_of(told, tmp_path))}
+    assert {key: a.row.miou.mean for key, a in found.items()} == {
+        "c5": 61.4,
+        "fpn": 84.0,
+        "no_top_down": 81.2,
+        "no_lateral": 63.4,
+        "p2": 84.3,
+    }
+    assert found["no_top_down"].printed == ("49.5", "30.5", "68.0", "24.9", "10.9", "38.5")  # Tables 1 d and 2 d
+
+
+@pytest.mark.parametrize("absent", ["all_levels", "no_lateral"])
+def test_a_part_of_the_ablation_that_is_missing_leaves_a_gap(told, tmp_path: Path, absent: str) -> None:
+    told["rows"] += ablation(without=absent)
+    board = board_of(told, tmp_path)
+    key = "fpn" if absent == "all_levels" else absent
+    assert [a.key for a in leaderboard.ablation(board) if a.row is None] == [key]
+    assert len(verdicts(board)) == (0 if absent == "all_levels" else 1)
+    assert "{{" not in fill(" ".join(verdicts(board)), board)
+
+
+def test_verdicts_are_what_the_numbers_say(told, tmp_path: Path) -> None:
+    told["rows"] += ablation()
+    board = board_of(told, tmp_path)
+    said = [fill(v, board) for v in verdicts(board)]
+    assert "FPN, all levels read is 2.8 ahead" in said[0]
+    assert "no lateral paths 63.4 ± 0.2" in said[1]
+    assert "低" not in fill(verdicts(board)[0], board, "zh")
+
+
+def test_controls_of_the_ablation_are_those_of_training() -> None:
+    from fusionviz.leaderboard.ablation import TAKEN, WHOLE
+    from fusionviz.training import rebuild
+
+    assert tuple(rebuild.ABLATION) == (WHOLE, *TAKEN)
+    knobs = {control: fusion.spec("fpn").parse(dict(k)) for control, k in rebuild.ABLATION.items()}
+    plain = knobs[WHOLE]
+    cut = {c: {k for k, v in knobs[c].items() if v != plain[k]} for c in TAKEN}
+    assert cut == {"no_top_down": {"top_down"}, "no_lateral": {"lateral"}}
+
+
 # --- the README ----------------------------------------------------------------------------------
 def test_the_readme_table_has_a_row_for_each_method_and_baseline(board) -> None:
     lines = [line for line in leaderboard.readme_table(board).splitlines() if line.startswith("|")][2:]
@@ -299,6 +344,18 @@ def test_the_readme_table_has_a_row_for_each_method_and_baseline(board) -> None:
     assert {line.count("|") for line in lines} == {11}
     assert "5,000" in leaderboard.readme_table(board)
     assert "拼接" in leaderboard.readme_table(board, "zh")
+
+
+@each_language
+def test_the_readme_has_the_ablation_once_it_is_measured(told, tmp_path: Path, language: str) -> None:
+    plain = leaderboard.readme_table(board_of(told, tmp_path), language)
+    told["rows"] += ablation()
+    text = leaderboard.readme_table(board_of(told, tmp_path), language)
+    assert text.startswith(plain)
+    lines = [line for line in text.removeprefix(plain).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {11}
+    assert len(lines) == 2 + 5
+    assert any("81.2 ± 0.2" in line and line.endswith("| 49.5 | 30.5 | 68.0 | 24.9 | 10.9 | 38.5 |") for line in lines)
 
 
 def test_the_table_goes_between_its_marks_and_nowhere_else(board) -> None:

@@ -11,6 +11,7 @@ from fusionviz import fusion, panels, reduce, scales, study
 from fusionviz.board import ROLES
 from fusionviz.records import Provenance
 from fusionviz.selection import Selection, View
+from fusionviz.texts import text
 
 BASE = Selection(picture="sample:coffee", backbone="resnet18", size=96)
 VIT = Selection(picture="sample:coffee", backbone="vit_b_16")
@@ -381,3 +382,19 @@ def test_facts_that_were_not_measured_are_left_out() -> None:
 
 def test_a_stride_that_differs_by_axis_is_written_twice() -> None:
     assert (panels._stride((4.0, 4.0)), panels._stride((4.0, 8.0))) == ("4", "4 × 8")
+
+
+def test_regions_stand_where_their_boxes_are_under_the_names_of_what_is_in_them() -> None:
+    found = study.run(Selection(picture="scene:21", backbone="scene_resnet", method="ion"))
+    regions = found.result.outputs["regions"]
+    for language in ("en", "zh"):
+        view = next(v for v in panels.build(found, View(), language)["fused"].views if v.key == "regions")
+        assert [m.label for m in view.maps] == [text(f"scenes.classes.{key}", language) for key in regions.labels]
+        assert view.shape == regions.shape_text
+        for m, box, cells in zip(view.maps, regions.boxes.tolist(), regions.tensor.mean(1), strict=True):
+            rows, columns = np.nonzero(m.values)
+            assert set(np.unique(m.values[m.values != 0])) <= set(cells.flatten().tolist())
+            sides = [(at + 0.5) * s for at, s in zip((columns, rows), view.stride, strict=True)]
+            assert [x for at in sides for x in (at.min(), at.max())] == pytest.approx(
+                [box[0], box[2], box[1], box[3]], abs=view.stride[0]
+            )

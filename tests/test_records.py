@@ -13,6 +13,7 @@ from fusionviz.records import (
     FeaturePyramid,
     FusionResult,
     Provenance,
+    RegionMaps,
 )
 
 
@@ -180,6 +181,15 @@ def test_softmax_sums_to_one_over_its_branches_or_keys() -> None:
 
 def test_an_affine_weight_knows_no_bounds() -> None:
     attention(torch.tensor([[[[-3.0, 7.0]]]]), kind="affine").check()
+
+
+def test_regions_have_one_box_and_one_label_for_each_map() -> None:
+    tensor, boxes = torch.zeros(2, 3, 7, 7), torch.zeros(2, 4)
+    assert RegionMaps("regions", tensor, boxes, ("ball", "ring")).shape_text == "2 × 3 × 7 × 7"
+    with pytest.raises(ShapeError, match="boxes of 'regions' should have axes n 4"):
+        RegionMaps("regions", tensor, boxes[:1])
+    with pytest.raises(ValueError, match="1 labels for 2 boxes"):
+        RegionMaps("regions", tensor, boxes, ("ball",))
 
 
 # --- results -------------------------------------------------------------------------------------

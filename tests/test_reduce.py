@@ -115,3 +115,13 @@ def test_angles_are_reduced_as_numbers_not_as_angles() -> None:
 def test_domain_colours_of_no_number_are_black() -> None:
     z = torch.tensor([[complex("nan"), 1 + 0j]])
     assert reduce.domain_rgb(z)[0, 0].tolist() == [0, 0, 0]
+
+
+def test_regions_are_drawn_where_their_boxes_are() -> None:
+    maps = np.array([[[1, 2], [3, 4]], [[5, 6], [7, 8]]], np.float32)
+    boxes = np.array([[0, 0, 4, 2], [3, 3, 5, 6]], np.float32)
+    first, second = reduce.in_place(maps, boxes, (6, 5), 1.0)
+    assert first.tolist() == [[1, 1, 2, 2, 0], [3, 3, 4, 4, 0], *[[0] * 5] * 4]
+    assert second.tolist() == [*[[0] * 5] * 3, [0, 0, 0, 5, 6], [0, 0, 0, 7, 8], [0, 0, 0, 7, 8]]
+    coarse, _ = reduce.in_place(maps, boxes, (3, 3), 2.0)  # centres at 1, 3 and 5
+    assert coarse.tolist() == [[3, 4, 0], [0, 0, 0], [0, 0, 0]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fusionviz import backbones, fusion, models, study
+from fusionviz import backbones, fusion, models, scenes, study
 from fusionviz.errors import FusionvizError, LevelError, ParameterError, UnknownNameError
 from fusionviz.records import AttentionMap
 from fusionviz.selection import Selection
@@ -289,3 +289,19 @@ def test_a_fit_leaves_the_opened_method_as_it_was() -> None:
     study.run(prepared)
     assert all(torch.equal(v, before[k]) for k, v in prepared.method.state_dict().items())
     assert prepared.method.provenance.kind == "random"
+
+
+def test_a_scenes_boxes_become_regions_and_a_photographs_do_not() -> None:
+    chosen = Selection(picture="scene:21", backbone="scene_resnet", method="ion")
+    found = study.run(chosen)
+    drawn = scenes.open_scene(21, found.seen.shown.shape[0])
+    regions = found.result.outputs["regions"]
+    assert regions.labels == tuple(scenes.CLASSES[k] for k in drawn.labels)
+    assert regions.boxes.tolist() == drawn.boxes.tolist()
+    width, n = found.result.fused.channels, len(drawn.labels)
+    report = json.loads(json.dumps(study.report(found)))["outputs"]
+    assert report["regions"]["shape"] == [n, width, 7, 7]
+    assert (report["regions"]["labels"], len(report["regions"]["boxes"])) == (list(regions.labels), n)
+    assert set(report) == {"fused", "regions"}
+    assert set(study.run(SMALL.with_(method="ion")).result.outputs) == {"fused"}
+    assert set(study.profile(study.prepare(chosen), repeats=1)) >= {"roi_1", "regions"}

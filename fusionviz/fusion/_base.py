@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fusionviz.axes import shape_text
 from fusionviz.errors import ParameterError, ShapeError
-from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance
+from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance, RegionMaps
 from fusionviz.registry import FusionSpec, Param
 from fusionviz.selection import Value
 from fusionviz.trace import NullTrace, Trace
@@ -32,11 +32,15 @@ class Context:
     """What some methods look at besides maps.
 
     Attributes:
-        levels: the levels themselves, with their places in the picture; filled in by every forward pass.
+        picture: the network's input [b 3 h w].
+        boxes: of one picture, [n 4], x0 y0 x1 y1 in pixels of the network's input.
+        labels: what is in each box, as keys of the scenes' classes; () where nobody said.
+        levels: the maps as they came, with the places of their cells; the module itself fills them in.
     """
 
     picture: Tensor | None = None
     boxes: Tensor | None = None
+    labels: tuple[str, ...] = ()
     phrase: str | None = None
     generator: torch.Generator | None = None
     levels: tuple[FeatureMap, ...] = ()
@@ -47,6 +51,7 @@ class Fused:
     """What `fuse` hands back: the fused tensor, its weights by name, and the two terms of a sum without a weight.
 
     Attributes:
+        more: further outputs, by name.
         levels: for methods that return a pyramid, one tensor for every level taken; they become outputs p4, p8, ...
         aligned: for methods that align by themselves, the two maps that met at the fused map's places.
         at: position of the level on whose grid the fused map lies; 0 is the finest.
@@ -56,7 +61,7 @@ class Fused:
     tensor: Tensor
     attention: tuple[AttentionMap, ...] = ()
     terms: Callable[[], tuple[Tensor, Tensor]] | None = None
-    more: dict[str, FeatureMap] = field(default_factory=dict)
+    more: dict[str, FeatureMap | RegionMaps] = field(default_factory=dict)
     levels: tuple[Tensor, ...] = ()
     aligned: tuple[Tensor, Tensor] | None = None
     at: int = 0

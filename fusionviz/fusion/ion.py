@@ -5,13 +5,15 @@ Neural Networks", CVPR 2016, arXiv 1512.04143.
 Idea: numbers of an early layer can be many times those of a late one, and a stack of both then speaks with one voice.
 So every level is divided by its L2 norm and multiplied by a learned number per channel before a 1x1 convolution reads
 the stack.
-Differs from paper: there all of this happens inside a region of interest, pooled to 7x7; on the board the whole picture
-is the one region, every level enlarged to the low level's places. `ION.roi_features` pools boxes as the paper does. Its
-"outside", four-direction recurrent networks over the last level, is not built. `l2=position` takes the norm over the
-channels at each place instead; `none` leaves out norm and scale. No code of the authors was found to compare with.
+Differs from paper: there all of this happens inside regions of interest, pooled to 7x7 cells; here the whole picture is
+one region too, every level enlarged to the low level's places. Where boxes are known, as in a drawn scene, each of them
+is pooled as well, by RoIAlign, which came later, instead of by maxima over rounded cells. Its "outside", four-direction
+recurrent networks over the last level, is not built. `l2=position` takes the norm over the channels at each place
+instead; `none` leaves out norm and scale. No code of the authors was found to compare with.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +21,18 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from fusionviz.axes import expect
+from fusionviz.errors import ShapeError
 from fusionviz.fusion._base import Context, Fused, FusionModule, resize
 from fusionviz.fusion._stack import listed, low_and_rest
-from fusionviz.records import FeatureMap
+from fusionviz.records import FeatureMap, RegionMaps
 from fusionviz.registry import FusionSpec, Param, register
 from fusionviz.trace import NullTrace
 
 SCALE = 1000.0
 """What every channel is multiplied by at the start; a vector of norm 1 over thousands of cells is tiny without it."""
+
+CELLS = 7
+"""Cells a side that every level pools a box to, as in the paper."""
 
 OVER = {"roi": (1, 2, 3), "position": (1,)}
 
@@ -59,10 +65,13 @@ class ION(FusionModule):
     Args:
         levels: two maps or more [b c_i h_i w_i], fine to coarse; coarse ones are enlarged (bilinear).
     Returns:
-        FusionResult; fused is [b width h w], with the places of the finest level. No attention; the share of low is
+        FusionResult; fused is [b width h w], with the places of the finest level. With boxes in the context there is
+        "regions" beside it: the same for each box by itself, [n width 7 7]. No attention; the share of low is
         |W_1 s_1 C_1/|C_1|| in the sum of this and the norm of all other terms; `aligned` are the normalised, scaled
         finest and coarsest level.
-    Differs from paper: the region is the whole picture; see `roi_features`. No recurrent context.
+    Raises:
+        ShapeError: if boxes, which belong to one picture, come with several.
+    Differs from paper: the whole picture is a region too; RoIAlign; no recurrent context.
     Source: arXiv 1512.04143
     """
 
@@ -77,15 +86,31 @@ class ION(FusionModule):
         size = tuple(maps[0].shape[-2:])
         same = [self._enlarge(i, m, size, trace) for i, m in enumerate(maps, start=1)]  # each [b c_i h w]
         z, loud = self._join(same, trace)  # [b width h w]
-        return Fused(z, terms=lambda: low_and_rest(self.mix, loud), aligned=(loud[0], loud[-1]))
+        regions = {} if context.boxes is None else {"regions": self._regions(maps, context, trace)}
+        return Fused(z, terms=lambda: low_and_rest(self.mix, loud), more=regions, aligned=(loud[0], loud[-1]))
 
-    def roi_features(self, levels: Sequence[FeatureMap | Tensor], boxes: Tensor, size: int = 7) -> Tensor:
+    def _regions(self, maps: Sequence[Tensor], context: Context, trace: NullTrace) -> RegionMaps:
+        """The same fusion inside each box, which all levels pool to one size."""
+        boxes = expect(context.boxes, "n 4", of="list of boxes")
+        if maps[0].shape[0] != 1:
+            raise ShapeError("ion.boxes", received=maps[0].shape[0])
+        pooled = []
+        for i, (c, level) in enumerate(zip(maps, context.levels, strict=True), start=1):
+            inside = lambda t, m=level: self._pool(replace(m, tensor=t), boxes, CELLS)  # noqa: E731
+            formula, role = rf"\mathrm{{RoI}}(C_{{{i}}})", self._role(i)
+            pooled.append(trace.step(f"roi_{i}", "roi_align", inside, c, formula=formula, role=role))  # [n c_i 7 7]
+        again = lambda *t: self._join(t, NullTrace())[0]  # noqa: E731 - the very weights of the whole picture
+        formula = rf"W\,{listed(self._names())}"
+        tensor = trace.step("regions", "regions", again, *pooled, formula=formula)  # [n width 7 7]
+        return RegionMaps("regions", tensor, boxes, context.labels)
+
+    def roi_features(self, levels: Sequence[FeatureMap | Tensor], boxes: Tensor, size: int = CELLS) -> Tensor:
         """Return what the paper gives its classifier: the same fusion inside each box, [b n width size size].
 
         Args:
             levels: as for the module itself.
             boxes: [n 4], left, top, right, bottom in pixels of the network's input; the same boxes in every picture.
-            size: cells a side of each pooled region; 7 in the paper.
+            size: cells a side of each pooled region.
         """
         expect(boxes, "n 4", of="list of boxes")
         maps = self._take(tuple(levels))
@@ -103,9 +128,14 @@ class ION(FusionModule):
     def _join(self, maps: Sequence[Tensor], trace: NullTrace) -> tuple[Tensor, list[Tensor]]:
         """The fused map, and the levels as the 1x1 convolution hears them."""
         loud = [self._normalise(i, m, trace) for i, m in enumerate(maps, start=1)]
-        names = [rf"s_{{{i}}}\otimes N_{{{i}}}" if self.over else rf"C_{{{i}}}" for i in range(1, len(maps) + 1)]
-        f = trace.step("stack", "concat", lambda *t: torch.cat(t, 1), *loud, formula=rf"F={listed(names)}")
+        f = trace.step("stack", "concat", lambda *t: torch.cat(t, 1), *loud, formula=rf"F={listed(self._names())}")
         return trace.step("fused", "project", self.mix, f, formula=r"W\,F", role="fused"), loud
+
+    def _names(self) -> list[str]:
+        """The terms of the stack, in TeX."""
+        return [
+            rf"s_{{{i}}}\otimes N_{{{i}}}" if self.over else rf"C_{{{i}}}" for i in range(1, len(self.channels) + 1)
+        ]
 
     def _enlarge(self, i: int, c: Tensor, size: tuple[int, int], trace: NullTrace) -> Tensor:
         if tuple(c.shape[-2:]) == size:

@@ -3,6 +3,7 @@
 No torch here: numbers are read from `assets/weights/leaderboard.json`, which `python -m fusionviz train` writes.
 """
 
+from fusionviz.leaderboard.ablation import ablation
 from fusionviz.leaderboard.published import Published, published
 from fusionviz.leaderboard.readme import in_readme, readme_table
 from fusionviz.leaderboard.records import BASELINES, METRICS, Figure, Leaderboard, Row, Weighing, read
@@ -18,6 +19,7 @@ __all__ = [
     "Row",
     "Unmeasured",
     "Weighing",
+    "ablation",
     "fill",
     "groups",
     "in_readme",

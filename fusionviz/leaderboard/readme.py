@@ -4,6 +4,8 @@ import re
 
 from fusionviz import texts
 from fusionviz.errors import FusionvizError
+from fusionviz.leaderboard.ablation import OURS, PRINTED, ablation
+from fusionviz.leaderboard.published import published
 from fusionviz.leaderboard.records import BASELINES, Leaderboard
 from fusionviz.leaderboard.sentences import count, fill, row_name
 from fusionviz.leaderboard.ties import ranks
@@ -29,7 +31,26 @@ def readme_table(board: Leaderboard, language: str = "en") -> str:
         figures = [row.figures[key].text() for key in COLUMNS]
         cells = [place, row_name(row, language), *figures, count(row.parameters), count(row.macs), f"{row.ms:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", fill(texts.text("leaderboard.under", language), board, language)])
+    lines += ["", fill(texts.text("leaderboard.under", language), board, language)]
+    taken = _ablation(board, language)
+    return "\n".join([*lines, "", *taken] if taken else lines)
+
+
+def _ablation(board: Leaderboard, language: str) -> list[str]:
+    """FPN's own ablation beside the paper's: a sentence and a table; [] as long as it was not measured."""
+    rows = ablation(board)
+    if not rows:
+        return []
+    by_key = {table.key: table for table in published()}
+    titles = ["", *(texts.text(f"leaderboard.column.{key}", language) for key in OURS)]
+    titles += [f"{by_key[key].cite}: {by_key[key].column(c, language)}" for key, columns in PRINTED for c in columns]
+    lines = [fill(texts.text("leaderboard.why.ablation.about", language), board, language), ""]
+    lines += ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
+    for taken in rows:
+        ours = [taken.row.figures[key].text() if taken.row else "–" for key in OURS]
+        cells = [by_key["fpn_recall"].row(taken.key, language), *ours, *taken.printed]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def in_readme(text: str, table: str) -> str:

@@ -43,7 +43,7 @@ class Row:
     """One method, or a control of one, on the test scenes.
 
     Attributes:
-        control: "" for a method itself | "depth" | "linear" | "levels4".
+        control: "" for a method itself | "depth" | "linear" | "levels4" | "all_levels" | "no_top_down" | "no_lateral".
         prediction: "conv" (3x3, ReLU, 1x1) or "linear" (1x1).
         levels: that it was given, fine to coarse.
         figures: by METRICS, in percent.

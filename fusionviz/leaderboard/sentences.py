@@ -4,7 +4,7 @@ A lesson never says which method is ahead; it asks, and the numbers answer, so t
 
 `{{test_scenes}}`                    a fact of the whole leaderboard
 `{{aff.miou}}`                       a figure: method, then METRICS, `parameters`, `macs` or `ms`
-`{{aff.linear.miou}}`                of a control: depth, linear, levels4; or `occluded`
+`{{aff.linear.miou}}`                of a control, see `Row.control`; or `occluded`
 `{{board.aff.edge}}`                 mean weight of low: setting, method, region or kind of thing
 `{{board.aff.causal.other}}`         mIoU with another picture's weights; also own, flat
 `{{compare aff.miou add.miou}}`      a sentence: ahead, behind, or a tie

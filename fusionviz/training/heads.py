@@ -79,6 +79,7 @@ class Head(nn.Module):
 
     Args:
         deeper: one more 1x1 convolution with normalisation and ReLU stands before the prediction, as `concat` has it.
+        coarser: channels of a pyramid's other outputs; one of another width than the fused map has its own reader.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class Head(nn.Module):
         prediction: str = "linear",
         width: int = 64,
         deeper: bool = False,
+        coarser: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.fusion = module
+        self.read_coarser = nn.ModuleDict({str(c): nn.Conv2d(c, classes, 1) for c in coarser if c != channels})
         before: list[nn.Module] = []
         if deeper:
             before = [nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -120,15 +123,20 @@ class Head(nn.Module):
         """Return class scores at the fused map's own places, [b classes h w].
 
         Of a method that gives a pyramid, the coarser levels follow, read by the same prediction, as FPN's detector
-        does: the finest does not depend on their last convolutions, which would otherwise stay random.
+        does: the finest does not depend on their last convolutions, which would otherwise stay random. A level of
+        other channels than the fused map's, as HRNet keeps them, is read by a 1x1 convolution of its own.
         """
         if not isinstance(self.fusion, FusionModule):
             return (self.predict(self.fusion(*(v.tensor if isinstance(v, FeatureMap) else v for v in levels))),)
         result = self.fusion(*levels, trace=NullTrace())
         fused, others = result.fused.tensor, ()
         if self.fusion.spec.takes == "pyramid":
-            others = tuple(m.tensor for m in result.outputs.values() if m.tensor is not fused)
-        return tuple(self._predict(tensor) for tensor in (fused, *others))
+            others = tuple(m.tensor for m in result.maps.values() if m.tensor is not fused)
+        return (self._predict(fused), *(self._read(tensor) for tensor in others))
+
+    def _read(self, coarser: Tensor) -> Tensor:
+        own = dict(self.read_coarser).get(str(coarser.shape[1]))
+        return self._predict(coarser) if own is None else own(coarser)
 
     def _predict(self, fused: Tensor) -> Tensor:
         return self.predict(torch.cat((fused.real, fused.imag), 1) if fused.is_complex() else fused)
@@ -174,6 +182,7 @@ def build_head(
         seed: of all its random weights.
     """
     channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
+    coarser: tuple[int, ...] = ()
     if method in (*BASELINES, STACKED):
         with seeded(seed):
             own = Stacked(channels, width) if method == STACKED else Only(method, channels, width)
@@ -182,15 +191,15 @@ def build_head(
     else:
         knobs = {**head_params(method, width), **(params or {})}
         module = fusion.build(method, channels, strides, seed=seed, **knobs)
-        count = fused_channels(module, strides)
+        count, *coarser = output_channels(module, strides)
     with seeded(seed):
-        return Head(module, count, classes, prediction=prediction, width=width, deeper=deeper)
+        return Head(module, count, classes, prediction=prediction, width=width, deeper=deeper, coarser=coarser)
 
 
 @torch.no_grad()
-def fused_channels(module: FusionModule, strides: Sequence[float]) -> int:
-    """Return how many real channels a method's fused map has, found by running it on the smallest maps that fit."""
+def output_channels(module: FusionModule, strides: Sequence[float]) -> tuple[int, ...]:
+    """Return how many real channels a method's outputs have, the fused map first, found on the smallest maps."""
     sides = [max(round(2 * strides[-1] / stride), 1) for stride in strides]
     maps = [torch.zeros(1, c, side, side) for c, side in zip(module.channels, sides, strict=True)]
-    fused = module.eval()(*maps, trace=NullTrace()).fused.tensor
-    return fused.shape[1] * (2 if fused.is_complex() else 1)
+    outputs = module.eval()(*maps, trace=NullTrace()).maps.values()
+    return tuple(m.tensor.shape[1] * (2 if m.tensor.is_complex() else 1) for m in outputs)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fusionviz import backbones, fusion, pack, scenes
 from fusionviz.backbones import Backbone, bundled
+from fusionviz.selection import Value
 from fusionviz.training import comparison, networks, series
 from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw
 from fusionviz.training.heads import BASELINES, STACKED
@@ -26,6 +27,14 @@ WIDTH = {"board": 64, "leaderboard": 48}
 LEVELS = {"board": ("s4", "s16"), "leaderboard": ("s4", "s32")}
 PREDICTION = {"board": "linear", "leaderboard": "conv"}
 SIZE_PX = 128
+ABLATION: Mapping[str, Mapping[str, Value]] = {
+    "all_levels": {"merged": "sum"},
+    "no_top_down": {"merged": "sum", "top_down": False},
+    "no_lateral": {"merged": "sum", "lateral": False},
+}
+"""FPN taken apart as in its paper's Tables 1 and 2, rows c, d, e: knobs by control. Every level is read there, so they
+are summed here; read at the finest alone, as FPN's own row is (row f), a path down that is off leaves one level."""
+
 NOISE = 0.5
 """What two fits of one head may differ by, in mIoU: smaller differences are ties."""
 
@@ -267,7 +276,7 @@ def _contest(budget: Budget, which: Sequence[str]) -> Iterator[tuple[str, list[U
 
     "board": the board's heads of methods that choose, for what their weights say. "depth": `concat` ends in a 1x1
     convolution, normalisation and ReLU, and so do these. "linear": read by one 1x1 convolution, so that all the work is
-    the fusion's. "levels4": FPN's levels without a way from level to level.
+    the fusion's. "levels4": FPN's levels without a way from level to level. Those of ABLATION: FPN with paths cut off.
     """
     (low, high), (board_low, board_high) = LEVELS["leaderboard"], LEVELS["board"]
     asked = list(which or methods())
@@ -285,6 +294,8 @@ def _contest(budget: Budget, which: Sequence[str]) -> Iterator[tuple[str, list[U
             yield "depth", deeper
         if linear := [Unit(m, low, high, "linear", **how) for m in ("add", "concat", "aff", "fpn") if m in asked]:
             yield "linear", linear
+        for part, knobs in ABLATION.items() if "fpn" in asked else ():
+            yield part, [Unit("fpn", low, high, PREDICTION["leaderboard"], params=tuple(knobs.items()), **how)]
 
 
 def merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:

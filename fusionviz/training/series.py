@@ -20,6 +20,8 @@ from torch import Tensor, multiprocessing
 from fusionviz import scenes
 from fusionviz.backbones import Backbone
 from fusionviz.records import LevelInfo
+from fusionviz.registry import write
+from fusionviz.selection import Value
 from fusionviz.training.data import Samples, features
 from fusionviz.training.heads import Head, build_head, level_names
 from fusionviz.training.loop import fit, score
@@ -38,6 +40,7 @@ class Unit:
         prediction, deeper, width: see `heads.build_head`.
         steps, seed: of the fit.
         weights: whether to ask what its weights say, and what they are good for.
+        params: knobs of the method that differ from those of its other heads.
     """
 
     method: str
@@ -49,11 +52,13 @@ class Unit:
     steps: int = 800
     seed: int = 0
     weights: bool = False
+    params: tuple[tuple[str, Value], ...] = ()
 
     @property
     def name(self) -> str:
         """Return a name for its file, which no other unit has."""
         marks = ["deeper"] * self.deeper + ["weights"] * self.weights
+        marks += [f"{key}={write(value)}" for key, value in self.params]
         parts = (self.method, self.low, self.high, self.prediction, *marks, self.width, self.steps, self.seed)
         return "-".join(map(str, parts))
 
@@ -71,6 +76,7 @@ class Unit:
             width=self.width,
             prediction=self.prediction,
             deeper=self.deeper,
+            params=dict(self.params),
             seed=self.seed,
         )
 

@@ -1,13 +1,16 @@
 """ION: every level equally loud whatever its numbers were, and the same inside a box."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from fusionviz import fusion
 from fusionviz.errors import ShapeError
-from fusionviz.records import FeatureMap
+from fusionviz.records import FeatureMap, RegionMaps
 
 CHANNELS, SIZES = (3, 4, 5), ((9, 7), (5, 4), (3, 2))
 
@@ -144,6 +147,74 @@ def test_regions_have_the_papers_size_and_every_picture_its_own() -> None:
     loud = module.roi_features(placed([100 * tensors[0], *tensors[1:]]), boxes)
     torch.testing.assert_close(loud, both, rtol=1e-4, atol=1e-3)  # the norm is of each region by itself
     assert module.roi_features(placed(tensors), boxes[:0]).shape == (2, 0, 512, 7, 7)
+
+
+BOXES = torch.tensor([[8.0, 8.0, 64.0, 64.0], [40.0, 16.0, 120.0, 100.0], [3.0, 5.0, 11.0, 9.0]])
+
+
+def pyramid(batch: int = 1) -> list[FeatureMap]:
+    return placed([t[:batch] for t in levels(((32, 32), (16, 16), (8, 8)))])
+
+
+def regions(module: fusion.FusionModule, maps: list[FeatureMap]) -> RegionMaps:
+    return module(*maps, context=fusion.Context(boxes=BOXES, labels=("ball", "house", "sign"))).outputs["regions"]
+
+
+def only(module: fusion.FusionModule, level: int) -> fusion.FusionModule:
+    """Let the 1x1 convolution hand through one level's channels as they are."""
+    start, count = sum(CHANNELS[:level]), CHANNELS[level]
+    with torch.no_grad():
+        module.mix.bias.zero_()
+        module.mix.weight.zero_()
+        for c in range(count):
+            module.mix.weight[c, start + c] = 1
+    return module
+
+
+def test_regions_by_hand_against_roi_align_of_each_level() -> None:
+    """Without norm and scale: W on the stack of what torchvision pools from each level, at half a cell's offset."""
+    module, maps = ion(l2="none"), pyramid()
+    pooled = [roi_align(m.tensor, [BOXES], 7, 1 / m.stride[0], aligned=True) for m in maps]
+    found = regions(module, maps)
+    torch.testing.assert_close(found.tensor, module.mix(torch.cat(pooled, 1)))
+    assert found.tensor.shape == (3, 8, 7, 7)
+    assert found.labels == ("ball", "house", "sign")
+    assert torch.equal(found.boxes, BOXES)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_every_level_has_the_norm_of_its_scale_in_every_box(level: int) -> None:
+    maps = pyramid()
+    norms = regions(only(ion(), level), maps).tensor.flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full((3,), 1000.0), atol=0, rtol=1e-5)
+    at = regions(only(ion(l2="position"), level), maps).tensor.norm(dim=1)
+    torch.testing.assert_close(at, torch.full((3, 7, 7), 1000.0), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("louder", [0, 1, 2])
+def test_a_level_a_hundred_times_louder_leaves_the_regions_as_they_are(louder: int) -> None:
+    module, maps = ion(), pyramid()
+    loud = [replace(m, tensor=m.tensor * (100 if i == louder else 1)) for i, m in enumerate(maps)]
+    torch.testing.assert_close(regions(module, loud).tensor, regions(module, maps).tensor, rtol=1e-4, atol=1e-3)
+    plain = ion(l2="none")
+    assert not torch.allclose(regions(plain, loud).tensor, regions(plain, maps).tensor, rtol=0.1, atol=0.1)
+
+
+def test_regions_are_steps_of_the_trace_and_share_all_parameters() -> None:
+    module, maps = ion(), pyramid()
+    result = module(*maps, context=fusion.Context(boxes=BOXES))
+    last = result.trace[-1]
+    assert last.tensor is result.outputs["regions"].tensor
+    assert last.inputs == ("roi_1", "roi_2", "roi_3")
+    assert sum(s.parameters for s in result.trace) == sum(p.numel() for p in module.parameters())
+    assert set(result.maps) == {"fused"}
+    assert torch.equal(result.fused.tensor, module(*maps).fused.tensor)
+    torch.testing.assert_close(last.tensor, module.roi_features(maps, BOXES)[0])
+
+
+def test_boxes_of_several_pictures_at_once_are_refused() -> None:
+    with pytest.raises(ShapeError, match="Boxes belong to one picture, but 2"):
+        regions(ion(), pyramid(2))
 
 
 def test_boxes_of_another_shape_are_refused() -> None:

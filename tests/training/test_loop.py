@@ -7,7 +7,7 @@ import torch
 
 from fusionviz import fusion
 from fusionviz.training import BASELINES, Head, build_head, fit, fitting, loop, score
-from fusionviz.training.heads import fused_channels, head_params, level_names
+from fusionviz.training.heads import head_params, level_names, output_channels
 from fusionviz.training.metrics import Truth
 
 PAIRS = [m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")]
@@ -81,9 +81,19 @@ def test_a_heads_weights_are_those_of_its_seed(toy) -> None:  # noqa: ANN001
     assert not same(weights(build(toy, "low_only", seed=2)), weights(build(toy, "low_only", seed=3)))
 
 
-def test_fused_channels_are_counted_on_maps_that_fit(toy) -> None:  # noqa: ANN001
-    module = fusion.build("concat", (6, 8), (4.0, 16.0))
-    assert fused_channels(module, (4.0, 16.0)) == 14
+def test_channels_of_outputs_are_counted_on_maps_that_fit() -> None:
+    channels = {m: output_channels(fusion.build(m, (6, 8), (4.0, 16.0)), (4.0, 16.0)) for m in ("concat", "hrnet")}
+    assert channels == {"concat": (14,), "hrnet": (6, 6, 8)}
+    assert output_channels(fusion.build("complex", (6, 6), (4.0, 16.0)), (4.0, 16.0)) == (12,)
+
+
+def test_levels_that_keep_their_own_channels_have_readers_of_their_own(toy) -> None:  # noqa: ANN001
+    maps = [toy.maps[v.name][:1].float() for v in toy.levels]
+    head = build(toy, "hrnet", prediction="conv").eval()
+    coarse = head.fusion(*maps).outputs[f"p{toy.levels[-1].stride[0]:g}"].tensor
+    (reader,) = head.read_coarser.values()
+    assert torch.equal(head.scores(maps)[-1], reader(coarse))
+    assert not build(toy, "fpn").read_coarser  # one width, so one prediction reads all, as in the paper's detector
 
 
 # --- the loop ------------------------------------------------------------------------------------

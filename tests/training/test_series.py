@@ -59,7 +59,25 @@ def test_a_series_goes_on_where_it_stood(small: Data, tmp_path: Path, monkeypatc
 def test_units_differ_in_name_wherever_they_differ() -> None:
     units = [_unit("add"), _unit("add", seed=1), _unit("add", deeper=True), _unit("add", prediction="conv")]
     units += [_unit("add", weights=True), _unit("add", steps=5), _unit("add", high="s16"), _unit("aff")]
+    units += [_unit("fpn"), _unit("fpn", params=(("lateral", False),)), _unit("fpn", params=(("top_down", False),))]
     assert len({unit.name for unit in units}) == len(units)
+
+
+def test_a_unit_without_knobs_of_its_own_keeps_the_name_it_had() -> None:
+    assert _unit("fpn", deeper=True, seed=2).name == "fpn-s4-s32-linear-deeper-8-4-2"  # outcomes lie under it
+
+
+def test_a_path_that_is_cut_off_carries_nothing(small: Data) -> None:
+    """Behind the whole of FPN every output hears every coarser level; without the top-down path only its own."""
+    maps = [small.test.maps[name][:1].float() for name in LEVELS]
+    other = [*maps[:-1], maps[-1] + 1]
+    for control, knobs in rebuild.ABLATION.items():
+        head = _unit("fpn", params=tuple(knobs.items())).build(small.levels).eval()
+        before, after = (head.fusion(*given).outputs for given in (maps, other))
+        moved = {name for name in before if not torch.equal(before[name].tensor, after[name].tensor)}
+        assert moved == ({"fused", "p32"} if control == "no_top_down" else {"fused", "p4", "p8", "p16", "p32"})
+        louder = head.fusion(maps[0] + 1, *maps[1:]).outputs["fused"].tensor
+        assert torch.equal(before["fused"].tensor, louder) is (control == "no_lateral")
 
 
 def test_four_levels_are_stacked_and_a_deeper_head_has_one_layer_more(small: Data) -> None:
@@ -81,6 +99,7 @@ def test_the_leaderboard_has_every_list(tmp_path: Path, monkeypatch: pytest.Monk
     table = json.loads((tmp_path / "leaderboard.json").read_text("utf-8"))
     rows = {(row["method"], row["control"]): row for row in table["rows"]}
     controls = {("add", "depth"), ("aff", "depth"), ("add", "linear"), ("aff", "linear"), ("fpn", "linear")}
+    controls |= {("fpn", control) for control in rebuild.ABLATION}
     assert set(rows) == {("low_only", ""), ("add", ""), ("aff", ""), ("fpn", ""), (STACKED, "levels4")} | controls
     low, fpn = rows["low_only", ""], rows["fpn", ""]
     assert (low["seeds"], fpn["levels"]) == (2, list(LEVELS))

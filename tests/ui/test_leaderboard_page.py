@@ -13,7 +13,7 @@ from fusionviz.leaderboard import records
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from _leaderboard import table  # noqa: E402 - beside the other tests, not in this folder
+from _leaderboard import ablation, table  # noqa: E402 - beside the other tests, not in this folder
 
 each_language = pytest.mark.parametrize("language", texts.LANGUAGES)
 
@@ -71,6 +71,20 @@ def test_differences_within_the_noise_are_ties_beside_the_controls(file: Path) -
     other = cells(page, "with another picture")
     assert other[-2:] == ["tie", "77.4 ± 0.4"]  # softmax2, one weight for the whole picture
     assert other.count("−7.5") == 3
+
+
+@each_language
+def test_fpns_ablation_is_shown_once_it_is_measured(file: Path, language: str) -> None:
+    title = texts.text("leaderboard.why.ablation.title", language)
+    assert title not in drawn(open_page(language=language))
+    told = table()
+    told["rows"] += ablation(without="no_lateral")
+    file.write_text(json.dumps(told), "utf-8")
+    card = drawn(open_page(language=language)).split(title)[1]
+    paper = leaderboard.published()[0]
+    apart = cells(card, paper.row("no_top_down", language))
+    assert apart[1:] == ["81.2 ± 0.2", "61.2 ± 0.2", "85.2 ± 0.2", "49.5", "30.5", "68.0", "24.9", "10.9", "38.5"]
+    assert cells(card, paper.row("no_lateral", language))[1:5] == ["–", "–", "–", "46.1"]
 
 
 def test_weights_are_of_the_heads_that_are_chosen(file: Path) -> None:

@@ -13,6 +13,7 @@ import streamlit as st
 from fusionviz import fusion, leaderboard, texts
 from fusionviz.errors import FusionvizError
 from fusionviz.leaderboard import Figure, Leaderboard, Published, Row, Weighing
+from fusionviz.leaderboard.ablation import OURS, PRINTED, verdicts
 from fusionviz.leaderboard.readme import rank
 from fusionviz.leaderboard.sentences import SETTINGS, TEXTURE, count, row_name
 from fusionviz.ui import notices, session, words
@@ -232,6 +233,7 @@ Pair = tuple[str, Figure, Figure]
 def _why(board: Leaderboard) -> None:
     found = _pairs(board)
     cards = "".join(_card(key, found[key], board) for key in ("depth", "occluded", "linear", "levels") if found[key])
+    cards += _ablation(board)
     if cards:
         st.html(
             _section("leaderboard.why.title", html.escape(say("leaderboard.why.about")))
@@ -279,6 +281,45 @@ def _card(key: str, pairs: Sequence[Pair], board: Leaderboard) -> str:
         f"<th>● {second}</th><th>{html.escape(say('leaderboard.column.difference'))}</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div></div>"
     )
+
+
+def _ablation(board: Leaderboard) -> str:
+    """Return FPN's own ablation beside the paper's two tables, or "" as long as it was not measured."""
+    rows, language = leaderboard.ablation(board), words.language()
+    if not rows:
+        return ""
+    printed = [(table, columns) for key, columns in PRINTED for table in leaderboard.published() if table.key == key]
+    wide = f'<th colspan="{len(OURS)}">{html.escape(say("leaderboard.why.ablation.here"))}</th>'
+    wide += "".join(f'<th colspan="{len(columns)}">{_cited(table)}</th>' for table, columns in printed)
+    titles = [f'<th class="part">{html.escape(say("leaderboard.column.miou"))}</th>']
+    titles += [f"<th>{html.escape(say(f'leaderboard.column.{key}'))}</th>" for key in OURS[1:]]
+    for table, columns in printed:
+        titles += [f"<th{_part(c is columns[0])}>{html.escape(table.column(c, language))}</th>" for c in columns]
+    begins = {sum(len(columns) for _, columns in printed[:i]) for i in range(len(printed))}
+    lines = []
+    for taken in rows:
+        ours = [_figure(taken.row.figures[key]) if taken.row else "–" for key in OURS]
+        cells = "".join(f"<td{_part(i == 0)}>{cell}</td>" for i, cell in enumerate(ours))
+        cells += "".join(f"<td{_part(i in begins)}>{html.escape(v)}</td>" for i, v in enumerate(taken.printed))
+        name = printed[0][0].row(taken.key, language)
+        lines.append(f'<tr><td class="name">{html.escape(name)}</td>{cells}</tr>')
+    said = "".join(f"<p>{html.escape(leaderboard.fill(v, board, language))}</p>" for v in verdicts(board))
+    return (
+        f'<div class="lb-card ablation"><h4>{html.escape(say("leaderboard.why.ablation.title"))}</h4>'
+        f"<p>{_told('leaderboard.why.ablation.about', board)}</p>"
+        f'<div class="lb"><table><thead><tr class="wide"><th class="name"></th>{wide}</tr>'
+        f'<tr><th class="name"></th>{"".join(titles)}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<div class="said">{said}</div></div>'
+    )
+
+
+def _part(begins: bool) -> str:
+    return ' class="part"' if begins else ""
+
+
+def _cited(table: Published) -> str:
+    measured = html.escape(say(f"published.{table.key}.measured"))
+    return f'<a href="{html.escape(table.link)}" title="{measured}">{html.escape(table.cite)}</a>'
 
 
 # --- weights -------------------------------------------------------------------------------------
