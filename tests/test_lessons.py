@@ -268,7 +268,7 @@ def test_every_weight_has_title_note_and_law(method, language):
         share = result.share_of_low()
         for weight in [*weights, share] if share else weights:
             of = texts.text(f"attention.of.{weight.of}", language)
-            assert of in texts.text(f"attention.{weight.role}", language, of=of)
+            assert of in texts.text(f"attention.{weight.role}", language, of=of, output="P8")
             assert texts.text(f"attention.note.{weight.role}", language)
             assert texts.text(f"attention.sums.{weight.sums}", language)
 
