@@ -9,9 +9,10 @@ what the attention decides.
 Differs from paper: one attention sublayer with its residual and normalisation; no feed-forward layer, which would mix
 neither places nor levels, no stack, no dropout. The levels come to one width by a 1x1 convolution and batch
 normalisation. Positions are the paper's sines in two dimensions, counted in cells of the low level, and stand in
-queries and keys alone, as in DETR (arXiv 2005.12872): what is handed on is content. `layer_norm=before` normalises the
-tokens that ask instead of the sum, as in DETR's other variant. Above `tokens` places a level is pooled first, and the
-answers are enlarged again.
+queries and keys alone, as in DETR (arXiv 2005.12872): what is handed on is content. Their slowest sine is 32 times
+slower than the quickest instead of 10,000 times: levels are shorter than texts. The keys' matrix starts as a copy of
+the queries'. `layer_norm=before` normalises the tokens that ask instead of the sum, as in DETR's other variant. Above
+`tokens` places a level is pooled first, and the answers are enlarged again.
 """
 
 import torch

@@ -8,9 +8,10 @@ other level is learned, place by place.
 Differs from paper: one attention sublayer with its residual and normalisation; no feed-forward layer, no stack, no
 dropout. The levels come to one width by a 1x1 convolution and batch normalisation. A learned code says of which level a
 token is, as in Deformable DETR (arXiv 2010.04159); it stands with the paper's sines, here in two dimensions and counted
-in cells of the low level, in queries and keys alone: what is handed on is content. `layer_norm=before` normalises the
-tokens instead of the sum. A sequence of both levels is long, and its pairs are its length squared: by default a level
-is pooled to 256 tokens or fewer, and the answers are enlarged again before they are added.
+in cells of the low level, in queries and keys alone: what is handed on is content. The sines' range and the start of
+the keys are those of cross_attention.py. `layer_norm=before` normalises the tokens instead of the sum. A sequence of
+both levels is long, and its pairs are its length squared: by default a level is pooled to 256 tokens or fewer, and the
+answers are enlarged again before they are added.
 """
 
 import torch

@@ -25,6 +25,12 @@ def cross(channels: tuple[int, int] = (6, 10), strides: tuple = (4, 8), **params
     return fusion.build("cross_attention", channels, strides, **{"width": 16, **params})
 
 
+def apart(module: fusion.FusionModule) -> fusion.FusionModule:
+    """Keys of their own, as after training; at the start a test could not tell them from the queries."""
+    nn.init.xavier_uniform_(module.heads.matrices[1], generator=torch.Generator().manual_seed(9))
+    return module
+
+
 def steps(result: FusionResult) -> dict[str, Tensor]:
     return {s.key: s.tensor for s in result.trace}
 
@@ -44,7 +50,7 @@ def torchs(heads: Heads, temperature: float, *tokens: Tensor) -> tuple[Tensor, T
 def test_equals_torchs_multi_head_attention_with_the_same_weights(
     heads: int, temperature: float, positions: str, stir
 ) -> None:
-    module = stir(cross(heads=heads, temperature=temperature, positions=positions))
+    module = apart(stir(cross(heads=heads, temperature=temperature, positions=positions)))
     result = module(*maps())
     found = steps(result)
     content = found["high_tokens"]
@@ -58,7 +64,7 @@ def test_equals_torchs_multi_head_attention_with_the_same_weights(
 
 
 def test_its_gradients_are_torchs() -> None:
-    module = cross().train().heads
+    module = apart(cross()).train().heads
     generator = torch.Generator().manual_seed(3)
     tokens = [torch.randn(2, n, 16, generator=generator) for n in (5, 7)]
     found = []
@@ -75,7 +81,7 @@ def test_its_gradients_are_torchs() -> None:
 
 
 def test_a_bias_of_the_keys_would_change_nothing() -> None:
-    module = cross().heads
+    module = apart(cross()).heads
     generator = torch.Generator().manual_seed(3)
     asking, asked = (torch.randn(2, n, 16, generator=generator) for n in (5, 7))
     q, k = (nn.functional.linear(t, w) for t, w in zip((asking, asked), module.matrices[:2], strict=True))
@@ -172,6 +178,14 @@ def test_the_temperature_runs_from_one_token_to_the_mean() -> None:
             torch.testing.assert_close(rows, best, atol=1e-3, rtol=0)
 
 
+def test_at_the_start_rows_lean_to_what_lies_near() -> None:
+    """Maps without content: a place of the low level gives more weight to the high cell above it than to the others."""
+    module = cross(strides=(4, 16), width=64)
+    rows = module(torch.zeros(1, 6, 16, 16), torch.zeros(1, 10, 4, 4)).attention["pairs"].tensor[0].mean(0)  # [q k]
+    above = nn.functional.interpolate(torch.arange(16.0).view(1, 1, 4, 4), size=(16, 16)).flatten().long()
+    assert float(rows[torch.arange(256), above].mean()) > 1.5 / 16
+
+
 def test_other_weights_make_another_answer() -> None:
     """What the causal check does: the rows of another picture, or one row for all."""
     module, (x, y) = cross(heads=2), maps()
@@ -252,7 +266,7 @@ def test_positions_are_the_papers_sines_of_row_and_column() -> None:
     code = sines(Tokens("low", (3, 4), (4.0, 4.0), (2.0, 2.0)), (4.0, 4.0), 8, torch.zeros(1))
     assert code.shape == (12, 8)
     row, column = 2 + 0.5, 1 + 0.5
-    expected = [f(p * rate) for p in (row, column) for f in (math.sin, math.cos) for rate in (1.0, 0.01)]
+    expected = [f(p * rate) for p in (row, column) for f in (math.sin, math.cos) for rate in (1.0, 32**-0.5)]
     torch.testing.assert_close(code[2 * 4 + 1], torch.tensor(expected))
 
 
