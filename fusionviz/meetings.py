@@ -85,7 +85,7 @@ def graph(trace: tuple[TraceStep, ...]) -> tuple[Node, ...]:
             continue
         if not all(k in found for k in terms):
             return ()
-        letter, level = names[-1][1].upper(), int(names[-1][2])
+        letter, level = names[-1][1], int(names[-1][2])
         layer = 1 + sum((n.letter, n.level) == (letter, level) for n in nodes)
         column = columns.setdefault((letter, layer), len(columns) + 1)
         weight = next((steps[k].tensor for k in step.inputs if steps[k].role == "weight"), None)

@@ -18,6 +18,9 @@ from fusionviz.selection import View
 from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, level_names
 from fusionviz.texts import method_text, text
 
+_MOST_EDGES = 3
+"""Where more meet in one node, a graph is a thicket: maps and numbers say more."""
+
 
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
     """Return what the board shows of a study; of one with a slider, at `view.frame`, and every other position too."""
@@ -237,7 +240,7 @@ class _Builder:
         for a in rest:
             own = {"title": self.title(a), "of": self.speaks_of(a)}
             views += [replace(v, **own) for v in self.attention_views(a, first=False)]
-        if self.nodes:
+        if self.nodes and max(len(n.edges) for n in self.nodes) <= _MOST_EDGES:
             edges = weight.role.startswith("edges")  # the graph says it all at once: it comes first
             views = [self.graph(), *views] if edges else [*views, self.graph()]
         # Where the mean over channels is flat, the channels still differ: they come first.

@@ -303,14 +303,16 @@ def mixture(shares: np.ndarray, colours: tuple[str, ...]) -> np.ndarray:
     parts = np.nan_to_num(shares.astype(np.float64)).clip(0, 1)
     if count > 3:
         mixed = pure[parts.argmax(0)]  # [h w 3]
-        sure = full = ((parts.max(0) - 1 / count) / (1 - 1 / count)).clip(0, 1)
+        sure = ((parts.max(0) - 1 / count) / (1 - 1 / count)).clip(0, 1)[..., None]
+        vivid = full = sure
     else:
         mixed = np.tensordot(parts, pure, (0, 0))
-        sure = np.sqrt(((parts - 1 / count) ** 2).sum(0) * count / (count - 1)).clip(0, 1)
-        full = np.ones_like(sure)  # equal shares have next to no chroma by themselves
-    vivid = sure**_VIVID  # small differences are the rule, and are to be seen
-    light = _PALE - (_PALE - mixed[..., :1]) * vivid[..., None]
-    chroma = mixed[..., 1:] * (full * vivid / np.maximum(sure, 1e-9))[..., None]
+        sure = np.sqrt(((parts - 1 / count) ** 2).sum(0) * count / (count - 1)).clip(0, 1)[..., None]
+        mixed = mixed - (1 - sure) * pure.mean(0) * [0, 1, 1]  # equal shares have no hue
+        vivid = sure**_VIVID  # small differences are the rule, and are to be seen
+        full = vivid / np.maximum(sure, 1e-6)
+    light = _PALE - (_PALE - mixed[..., :1]) * vivid
+    chroma = mixed[..., 1:] * full
     return _from_oklab(np.concatenate([light, chroma], -1))
 
 

@@ -9,12 +9,13 @@ import torch
 
 from fusionviz import fusion, panels, reduce, scales, study
 from fusionviz.board import ROLES
-from fusionviz.records import Provenance
+from fusionviz.records import AttentionMap, Provenance, Tokens
 from fusionviz.selection import Selection, View
 from fusionviz.texts import text
 
 BASE = Selection(picture="sample:coffee", backbone="resnet18", size=96)
 VIT = Selection(picture="sample:coffee", backbone="vit_b_16")
+ROWS = ("cross_attention", "self_attention")
 
 
 def as_drawn(selection: Selection) -> study.StudyResult:
@@ -268,6 +269,167 @@ def test_bars_stand_beside_the_channels_that_the_gate_weighs(on: str) -> None:
     bars = panels.build(result, View(), "en")["weight"].shown
     for m in bars.maps:
         assert np.array_equal(m.values, weighed[0, m.channel].numpy())
+
+
+# --- several levels --------------------------------------------------------------------------------
+def views_of(board, panel: str) -> dict:
+    return {v.key: v for v in board[panel].views}
+
+
+def pyramid_of(method: str, **params: object) -> study.StudyResult:
+    width = {"width": 16} if method != "unet" else {}
+    return as_drawn(BASE.with_(method=method, low="s4", high="s32", params=tuple({**width, **params}.items())))
+
+
+def test_three_levels_are_mixed_and_each_can_be_read(found: dict) -> None:
+    weight = found["asff"].result.attention["low"].tensor[0].numpy()  # s4, s8, s16
+    views = views_of(panels.build(found["asff"], View(), "en"), "weight")
+    mix, each = views["mix"], views["each"]
+    assert panels.build(found["asff"], View(), "en")["weight"].title == "Weights of the levels"
+    assert [m.label for m in each.maps] == [m.label for m in mix.shares] == ["s4", "s8", "s16"]
+    assert [m.level for m in mix.shares] == [(0, 3), (1, 3), (2, 3)]
+    for i, (a, b) in enumerate(zip(each.maps, mix.shares, strict=True)):
+        assert np.array_equal(a.values, weight[i])
+        assert np.array_equal(b.values, weight[i])
+    assert np.array_equal(mix.maps[0].values, scales.mixture(weight, scales.branch_colours(3)))
+    assert (each.scale, each.over_picture, mix.over_picture) == ("gate", True, True)
+    coarser = views["at-2-mix"]
+    assert coarser.stride == (8.0, 8.0)
+    assert coarser.title == "Weights in P8"
+
+
+def test_two_levels_keep_the_scale_of_low_against_high() -> None:
+    two = as_drawn(BASE.with_(method="asff", low="s4", high="s8", params=(("width", 16),)))
+    board = panels.build(two, View(), "en")
+    assert (board["weight"].shown.key, board["weight"].shown.scale) == ("place", "weight")
+    assert board["weight"].title == "Weight of low"
+    assert np.array_equal(board["weight"].shown.maps[0].values, two.result.attention["low"].tensor[0, 0].numpy())
+    assert views_of(board, "weight")["at-2-place"].title == "Weight of low in P8"
+
+
+@pytest.mark.parametrize("method", ["fpn", "panet", "bifpn", "asff", "gff"])
+def test_a_pyramid_shows_every_level_in_and_out(method: str) -> None:
+    result = pyramid_of(method)
+    shown = views_of(panels.build(result, View(), "en"), "fused")["pyramid"]
+    assert [m.label for m in shown.maps] == ["C4", "C8", "C16", "C32", "P4", "P8", "P16", "P32"]
+    for m in shown.maps:
+        out = m.label[0] == "P"
+        level = result.result.outputs[f"p{m.label[1:]}"] if out else result.pyramid[f"s{m.label[1:]}"]
+        assert np.allclose(m.values, level.tensor[0].square().mean(0).sqrt().numpy(), atol=1e-6)
+        assert (m.stride, m.offset, m.row) == (level.stride, level.offset, int(out))
+    assert [label.name for label in shown.labels] == [m.label for m in shown.maps]
+    assert shown.labels[1].text == "12 × 12 · stride 8"
+
+
+def test_one_map_out_of_many_levels_stands_below_them() -> None:
+    result = pyramid_of("hypernet")
+    shown = views_of(panels.build(result, View(), "en"), "fused")["pyramid"]
+    assert [m.label for m in shown.maps] == ["C4", "C8", "C16", "C32", "Z"]
+    z, same = shown.maps[-1], next(m for m in shown.maps if m.stride == result.result.fused.stride)
+    assert z.box[2] == pytest.approx(same.box[2])
+    assert z.level == same.level
+
+
+def test_rows_of_a_pyramid_have_a_range_each() -> None:
+    result = pyramid_of("fpn")
+    board = panels.build(result, View(), "en")
+    shown = views_of(board, "fused")["pyramid"]
+    ranges = scales.ranges(board)["fused", "pyramid"]
+    for row in (0, 1):
+        most = max(float(m.values.max()) for m in shown.maps if m.row == row)
+        assert {r for m, r in zip(shown.maps, ranges, strict=True) if m.row == row} == {(0.0, most)}
+
+
+def test_the_graph_of_edges_comes_first_where_edges_have_weights() -> None:
+    result = pyramid_of("bifpn")
+    board = panels.build(result, View(), "en")
+    graph = board["weight"].shown
+    assert (graph.kind, board["weight"].heading) == ("graph", ("Weights of the edges", ""))
+    names = [n.label for n in graph.nodes]
+    assert names == ["C4", "C8", "C16", "C32", "T16", "T8", "T4", "O8", "O16", "O32"]
+    into = {names[e.start]: e.text for e in graph.edges if names[e.end] == "O8"}
+    assert into == {"T4": "0.33", "C8": "0.33", "T8": "0.33"}
+    assert [t.text for t in graph.labels] == ["backbone", "top-down", "bottom-up"]
+    node = views_of(board, "weight")["1-out-2-branches"]
+    assert (node.label, node.title) == ("O8, bottom-up", "Weights into O8, bottom-up")
+    assert [(b.label, b.level) for b in node.bars] == [("T4", (0, 4)), ("C8", (1, 4)), ("T8", (1, 4))]
+
+
+def test_without_weights_the_graph_says_that_it_is_a_contribution() -> None:
+    board = panels.build(pyramid_of("panet"), View(views=(("weight", "graph"),)), "en")
+    graph = board["weight"].shown
+    assert "not attention" in graph.note
+    assert board["weight"].heading == ("Contributions at the nodes", "")
+    for end in {e.end for e in graph.edges}:
+        assert sum(e.share for e in graph.edges if e.end == end) == pytest.approx(1)
+
+
+def test_layers_of_one_graph_have_names_of_their_own() -> None:
+    board = panels.build(pyramid_of("bifpn", repeats=2), View(), "en")
+    labels = [v.label for v in board["weight"].views]
+    assert len(set(labels)) == len(labels)
+    assert views_of(board, "weight")["2-td-2-branches"].title == "Weights into T8, layer 2"
+
+
+def test_a_gate_says_of_which_level_it_is() -> None:
+    views = views_of(panels.build(pyramid_of("gff"), View(), "en"), "weight")
+    assert [views[f"gate-{i}-place"].title for i in (2, 3, 4)] == [
+        "Place gate of s8", "Place gate of s16", "Place gate of high",
+    ]  # fmt: skip
+
+
+def test_links_can_name_every_view(found: dict) -> None:
+    for method, result in found.items():
+        for panel in panels.build(result, View(), "en").panels:
+            for view in panel.views:
+                assert re.fullmatch(r"[a-z0-9-]{1,40}", view.key), (method, view.key)
+
+
+# --- attention between tokens ----------------------------------------------------------------------
+LOW, HIGH = Tokens("low", (6, 6), (16.0, 16.0), (8.0, 8.0)), Tokens("high", (3, 3), (32.0, 32.0), (16.0, 16.0))
+
+
+def asking(found: dict, keys: tuple[Tokens, ...]) -> study.StudyResult:
+    """A study whose method has answered with rows of attention: 4 heads, from each token of low to `keys`."""
+    scores = torch.randn(1, 4, LOW.count, sum(k.count for k in keys), generator=torch.Generator().manual_seed(3))
+    pairs = AttentionMap("pairs", scores.softmax(-1), "b head q k", "softmax", queries=(LOW,), keys=keys)
+    was = found["add"]
+    return replace(was, result=replace(was.result, attention={"pairs": pairs}))
+
+
+@pytest.mark.parametrize(
+    ("pin", "cell", "asks"),
+    [((0, 0), (0, 0), (8, 8)), ((95, 20), (1, 5), (88, 24)), ((16, 15), (0, 1), (24, 8)), (None, (3, 3), (56, 56))],
+)
+def test_the_row_is_that_of_the_pinned_token(found: dict, pin: tuple | None, cell: tuple, asks: tuple) -> None:
+    result = asking(found, (HIGH,))
+    assert panels.asks(result)
+    shown = panels.build(result, View(pin=pin), "en")["weight"].shown
+    rows = result.result.attention["pairs"].tensor[0, :, cell[0] * 6 + cell[1]].unflatten(1, (3, 3)).numpy()
+    assert [m.label for m in shown.maps] == ["head 1", "head 2", "head 3", "head 4"]
+    assert all(np.array_equal(m.values, row) for m, row in zip(shown.maps, rows, strict=True))
+    assert shown.asks == asks
+    assert ("middle" in shown.note) == (pin is None)
+    assert (shown.stride, shown.offset, shown.over_picture) == (HIGH.stride, HIGH.offset, True)
+    assert scales.limits(shown) == [(0.0, float(rows.max()))] * 4, "one range for all heads, from zero"
+    mean = views_of(panels.build(result, View(pin=pin), "en"), "weight")["mean"]
+    assert np.allclose(mean.maps[0].values, rows.mean(0))
+
+
+def test_each_block_of_keys_has_views_and_its_part_of_the_whole(found: dict) -> None:
+    result = asking(found, (LOW, HIGH))
+    views = views_of(panels.build(result, View(pin=(50, 50)), "en"), "weight")
+    assert list(views) == ["rows", "rows-high", "mean", "mean-high"]
+    row = result.result.attention["pairs"].tensor[0, :, 3 * 6 + 3]
+    low, high = row[:, :36], row[:, 36:]
+    assert np.array_equal(views["rows-high"].maps[2].values, high[2].unflatten(0, (3, 3)).numpy())
+    assert views["rows"].maps[0].label == f"head 1 · {float(low[0].sum()):.2f}"
+    assert views["mean-high"].maps[0].label == f"mean · {float(high.sum(1).mean()):.2f}"
+    assert (views["rows"].stride, views["rows-high"].stride) == ((16.0, 16.0), (32.0, 32.0))
+
+
+def test_other_methods_ask_for_no_row(found: dict) -> None:
+    assert not any(panels.asks(result) for result in found.values() if result.selection.method not in ROWS)
 
 
 # --- the slider ------------------------------------------------------------------------------------

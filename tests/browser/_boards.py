@@ -7,7 +7,21 @@ import numpy as np
 import skimage.data
 from skimage.transform import resize
 
-from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
+from fusionviz import layouts, scales
+from fusionviz.board import (
+    Arithmetic,
+    Badge,
+    Bar,
+    Board,
+    BoardFrame,
+    BoardSweep,
+    Edge,
+    Label,
+    Map,
+    Node,
+    Panel,
+    PanelView,
+)
 
 SIDE = 128
 CHANNELS = (27, 3, 40, 12, 8, 31, 5, 44, 19)
@@ -150,6 +164,39 @@ def odd(words: dict) -> Board:
         Panel("gate", "weight", "Gate", several, 0, Badge("fitted", words["fitted"]), "low"),
     )
     return replace(base, panels=panels, arithmetic=None, credit="Rachel Michetti")
+
+
+def levels(words: dict) -> Board:
+    """Return a board of several levels: their weights mixed, a graph, rows of attention, and a pyramid in Fused."""
+    base = attentional(words)
+    picture = photograph()
+    scores = np.stack([features(picture, 32, seed)[0] for seed in (11, 12, 13)])
+    shares = (np.exp(scores) / np.exp(scores).sum(0)).astype(np.float32)
+    named = tuple(Map(v, f"s{4 * 2**i}", level=(i, 3)) for i, v in enumerate(shares))
+    nodes = (Node("C4", 0.1, 0.9, (0, 2)), Node("C8", 0.1, 0.2, (1, 2)), Node("T4", 0.9, 0.9, (0, 2), fused=True))
+    edges = (Edge(0, 2, 0.7, "0.70", (0.5, 0.9), (0.5, 0.9)), Edge(1, 2, 0.3, "0.30", (0.5, 0.55), (0.5, 0.55)))
+    heads = tuple(Map(features(picture, 8, seed)[0] / 50, f"head {seed}") for seed in (1, 2, 3, 4))
+    views = (
+        PanelView("mix", "levels", "3 × 32 × 32", scale="rgb", shares=named, over_picture=True,
+                  maps=(Map(scales.mixture(shares, scales.branch_colours(3))),), **LOW),
+        PanelView("graph", "graph", "1 node", "graph", nodes=nodes, edges=edges, title="Weights of the edges",
+                  labels=(Label(0.15, 0.04, "backbone", align="center"),)),
+        PanelView("rows", "heads", "4 × 8 × 8", scale="amount", maps=heads, asks=(40.0, 72.0), **HIGH),
+    )  # fmt: skip
+    above, below = layouts.staircase([[32, 16, 8]] * 2)
+    maps = []
+    for row, (letter, boxes) in enumerate((("C", above), ("P", below))):
+        for i, box in enumerate(boxes):
+            side = 32 // 2**i
+            stride = SIDE / side
+            values = (1 + 9 * row) * features(picture, side, 20 + row)[0]
+            place = ((stride, stride), (stride / 2, stride / 2))
+            maps.append(Map(values, f"{letter}{stride:g}", None, (i, 3), *place, box, row))
+    legend = layouts.legend(maps[:3], ["32 × 32", "16 × 16", "8 × 8"])
+    pyramid = PanelView("pyramid", "pyramid", "C4–C16 → P4–P16", scale="amount", maps=tuple(maps), labels=legend)
+    weight = replace(base["weight"], views=views, view=0, title="Weights of the levels", of="")
+    fused = replace(base["fused"], views=(*base["fused"].views, pyramid), view=1)
+    return replace(base, panels=(*base.panels[:3], weight, fused), arithmetic=None)
 
 
 WORDS = {

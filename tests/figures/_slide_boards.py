@@ -4,7 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
+from fusionviz import layouts, scales
+from fusionviz.board import (
+    Arithmetic,
+    Badge,
+    Bar,
+    Board,
+    BoardFrame,
+    BoardSweep,
+    Edge,
+    Label,
+    Map,
+    Node,
+    Panel,
+    PanelView,
+)
 from fusionviz.texts import text
 
 SIZE = (64, 64)
@@ -46,8 +60,53 @@ def weight_views(kind: str, language: str) -> tuple[PanelView, ...]:
         ends = (*range(5), 60, 61, 62, 63)
         maps = tuple(Map(m.values, str(3 * i), 3 * i) for i, m in zip(ends, channels(9, 16), strict=True))
         return (PanelView("bars", say("view.bars"), "64 × 1 × 1", "bars", "gate", maps=maps, bars=bars, **STRIDE_4),)
+    if kind in ("mix", "each"):
+        low, middle = place / 2, (1 - place) / 3
+        values = {"s4": low, "s8": middle, "s16": 1 - low - middle}
+        maps = tuple(Map(v, name, level=(i, 3)) for i, (name, v) in enumerate(values.items()))
+        rgb = Map(scales.mixture(np.stack(list(values.values())), scales.branch_colours(3)))
+        mix = PanelView("mix", say("view.mix"), "3 × 16 × 16", scale="rgb", maps=(rgb,), shares=maps, note=note,
+                        over_picture=True, title=say("attention.level_weights"), **STRIDE_4)  # fmt: skip
+        each = PanelView("each", say("view.each"), "3 × 16 × 16", scale="gate", maps=maps, note=note, **STRIDE_4)
+        return (mix, each) if kind == "mix" else (each, mix)
+    if kind == "graph":
+        nodes = (
+            Node("C4", 0.1, 0.9, (0, 2)), Node("C16", 0.1, 0.2, (1, 2)), Node("T4", 0.9, 0.9, (0, 2), fused=True),
+        )  # fmt: skip
+        edges = (Edge(0, 2, 0.7, "0.70", (0.5, 0.9), (0.5, 0.9)), Edge(1, 2, 0.3, "0.30", (0.5, 0.55), (0.5, 0.55)))
+        heads = (
+            Label(0.15, 0.04, say("ways.backbone"), align="center"),
+            Label(0.85, 0.04, say("ways.down"), align="center"),
+        )
+        title = say("attention.edges")
+        return (
+            PanelView(
+                "graph", say("view.graph"), "", "graph", note=note, nodes=nodes, edges=edges, labels=heads, title=title
+            ),
+        )
+    if kind == "rows":
+        maps = tuple(Map(place * (i + 1) / 4, say("view.head", n=i + 1)) for i in range(4))
+        return (PanelView("rows", say("view.head_rows"), "4 × 16 × 16", scale="amount", maps=maps, note=note,
+                          over_picture=True, asks=(10.5, 50.5), **STRIDE_4),)  # fmt: skip
     bars = (Bar(say("roles.low"), 0.37), Bar(say("roles.high"), 0.63))
     return (PanelView("branches", say("view.branches"), "2 × 1 × 1 × 1", "numbers", "weight", bars=bars, note=note),)
+
+
+def pyramid(language: str) -> PanelView:
+    """Levels of 16, 8 and 4 cells above one map of 16: each cell of level i has the number i + its row / 100."""
+    cells = (16, 8, 4)
+    above, below = layouts.staircase([cells, cells[:1]])
+    maps = [
+        Map(np.broadcast_to((i + 1 + np.arange(n) / 100)[:, None], (n, n)).astype(np.float32), f"C{64 // n}", None,
+            (i, 3), (64 / n, 64 / n), (32 / n, 32 / n), box)
+        for i, (n, box) in enumerate(zip(cells, above, strict=True))
+    ]  # fmt: skip
+    out = Map(10 * maps[0].values, "Z", None, (0, 3), (4.0, 4.0), (2.0, 2.0), below[0], 1)
+    sizes = [text("panel.shape", language, shape=f"{n} × {n}", stride=str(64 // n)) for n in cells]
+    labels = layouts.legend(maps, sizes)
+    return PanelView(
+        "pyramid", text("view.pyramid", language), "C4–C16 → Z", scale="amount", maps=(*maps, out), labels=labels
+    )
 
 
 def board(kind: str = "place", language: str = "en", *, random: bool = True, signed: bool = False) -> Board:
@@ -80,10 +139,10 @@ def board(kind: str = "place", language: str = "en", *, random: bool = True, sig
             PanelView("own", say("view.own"), shapes["own"], "maps", scale, maps=high, **STRIDE_16),
             PanelView("aligned", say("view.aligned"), shapes["aligned"], "maps", scale, maps=aligned, **STRIDE_4),
         ),
-        "fused": (PanelView("fused", say("view.channels"), shape, maps=fused, **STRIDE_4),),
+        "fused": (PanelView("fused", say("view.channels"), shape, maps=fused, **STRIDE_4), pyramid(language)),
     }
     chooses = kind in ("element", "place")
-    title = "attention.weight" if chooses or kind == "numbers" else "attention.channel_gate"
+    title = "attention.channel_gate" if kind == "bars" else "attention.weight"
     of = "low" if title == "attention.weight" else "sum"
     equation = "{z} = {gain} · ({low} · {x} + (1 − {low}) · {y})"
     sources = {"z": ("fused", "fused"), "x": ("low", "own"), "y": ("high", "aligned"), "low": ("weight", "place")}
@@ -114,9 +173,9 @@ def swept(kind: str = "place", language: str = "en") -> Board:
     base = board(kind, language)
     frames = []
     for i, value in enumerate((0.0, 0.5, 1.0)):
-        shown = base["fused"].shown
+        shown, pyramid_view = base["fused"].views
         maps = tuple(replace(m, values=m.values * np.float32(1 + i)) for m in shown.maps)
-        panels = (*base.panels[:-1], replace(base.panels[-1], views=(replace(shown, maps=maps),)))
+        panels = (*base.panels[:-1], replace(base.panels[-1], views=(replace(shown, maps=maps), pyramid_view)))
         facts = "，".join(("低层权重均值 0.53", "边缘处 0.58")) if language == "zh" else f"mean weight of low 0.5{i}"
         frames.append(BoardFrame(value, value, f"{value:.2f}", facts, 0.5, panels, base.arithmetic))
     sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "curve", tuple(frames), 1, 1)

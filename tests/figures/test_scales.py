@@ -172,3 +172,55 @@ def test_branches_begin_low_and_end_high() -> None:
             assert (len(colours), colours[0], colours[-1]) == (count, ends["low"], ends["high"])
             assert len(set(colours)) == count
     assert scales.branch_colours(1) == (scales.ROLE_COLOURS["light"]["low"],)
+
+
+def test_a_level_alone_has_its_colour_and_equal_shares_are_pale() -> None:
+    colours = scales.branch_colours(3)
+    pure = np.eye(3, dtype=np.float32)[:, None]  # [3 levels, 1 x 3 places]
+    for i, colour in enumerate(colours):
+        assert (
+            np.abs(
+                scales.mixture(pure, colours)[0, i].astype(int) - [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+            ).max()
+            <= 2
+        )
+    equal = scales.mixture(np.full((3, 1, 1), 1 / 3, np.float32), colours)[0, 0]
+    assert equal.min() > 235
+    lightness = [
+        scales.oklab(scales.mixture(np.array([[[w]], [[(1 - w) / 2]], [[(1 - w) / 2]]]), colours) / 255)[0, 0, 0]
+        for w in np.linspace(1 / 3, 1, 12)
+    ]
+    assert all(b < a for a, b in zip(lightness, lightness[1:], strict=False)), "the surer, the darker"
+
+
+def test_a_mixture_lies_between_its_colours() -> None:
+    colours = scales.branch_colours(3)
+    half = scales.mixture(np.array([[[0.5]], [[0.0]], [[0.5]]]), colours)
+    a, b, c = (
+        scales.oklab(np.array([int(x[k : k + 2], 16) / 255 for k in (1, 3, 5)])) for x in (*colours[::2], colours[1])
+    )
+    hue = scales.oklab(half / 255)[0, 0, 1:]
+    middle = (a + b)[1:] / 2
+    assert np.dot(hue, middle) / np.linalg.norm(hue) / np.linalg.norm(middle) > 0.98
+    assert np.dot(hue, c[1:]) < 0.5 * np.linalg.norm(hue) * np.linalg.norm(c[1:]), "and not towards the third"
+
+
+def test_of_four_levels_the_largest_gives_the_colour() -> None:
+    colours = scales.branch_colours(4)
+    shares = np.full((4, 1, 4), 0.2, np.float32)
+    for i in range(4):
+        shares[i, 0, i] = 0.4
+    drawn = scales.oklab(scales.mixture(shares, colours) / 255)[0]
+    for i, colour in enumerate(colours):
+        own = scales.oklab(np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]))
+        assert np.dot(drawn[i, 1:], own[1:]) > 0.95 * np.linalg.norm(drawn[i, 1:]) * np.linalg.norm(own[1:])
+        assert drawn[i, 0] > own[0], "pale, as it is far from sure"
+
+
+def test_amounts_start_at_zero() -> None:
+    view = PanelView("rows", "", "", scale="amount", maps=(Map(np.array([[0.2, 0.7]], np.float32)),))
+    assert scales.limits(view) == [(0.0, pytest.approx(0.7))]
+    assert np.array_equal(
+        scales.colour(np.array([[0.35]]), 0, 0.7, "amount", "magma"),
+        scales.colour(np.array([[0.35]]), 0, 0.7, "sequential", "magma"),
+    )

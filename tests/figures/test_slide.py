@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from _slide_boards import board, swept
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Circle, PathPatch
 from PIL import Image
 
 from fusionviz import fusion, scales
@@ -19,7 +20,7 @@ from fusionviz.errors import ExportError
 from fusionviz.figures import canvas, fonts, slide
 from fusionviz.selection import View
 
-KINDS = ("element", "place", "bars", "numbers")
+KINDS = ("element", "place", "bars", "numbers", "mix", "each", "graph", "rows")
 LANGUAGES = ["en", pytest.param("zh", marks=pytest.mark.skipif(not fonts.cjk_family(), reason="no Chinese font here"))]
 EQUATION = r"Z = M(X+Y) \otimes X + (1 - M(X+Y)) \otimes Y"
 LONG = {
@@ -42,6 +43,51 @@ def pixels(figure, dpi: int = 144) -> np.ndarray:
 
 def words(figure) -> list[str]:
     return [t.get_text() for t in figure.texts]
+
+
+def placed(figure, window: tuple) -> list[tuple]:
+    """The boxes of the maps that lie in a window, as parts of it."""
+    x, y, w, h = window
+    artists = [a for a in figure.artists if isinstance(a, canvas.Maps)]
+    boxes = [b for a in artists for b in a.boxes if x <= b[0] and b[0] + b[2] <= x + w + 1e-6 and b[3] > 6]
+    return [((bx - x) / w, (by - y) / h, bw / w) for bx, by, bw, _ in boxes if y <= by <= y + h]
+
+
+# --- several levels ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pyramid_stands_on_the_slide_as_on_the_page(language: str) -> None:
+    whole = board("place", language).with_views((("fused", "pyramid"),))
+    figure = slide.slide(whole, View(pin=(40, 20), pin_channel=6), language=language, title="T")
+    assert collisions(figure) == []
+    wide = next(a.boxes[0] for a in figure.artists if isinstance(a, canvas.Maps))
+    left = max(b[0] for a in figure.artists if isinstance(a, canvas.Maps) and len(a.boxes) == 4 for b in a.boxes[:1])
+    found = placed(figure, (left, wide[1], wide[2], wide[3]))
+    wanted = [m.box for m in whole["fused"].shown.maps]
+    assert np.allclose(sorted(found), sorted(wanted), atol=1e-6)
+    assert {"C4", "C8", "C16"} <= set(words(figure))
+
+
+def test_shares_stand_under_a_mixture_in_the_colours_of_their_levels() -> None:
+    figure = drawn("mix", view=View(pin=(40, 20)))
+    shares = board("mix")["weight"].shown.shares
+    written = {t.get_text(): t.get_color() for t in figure.texts}
+    for m, colour in zip(shares, scales.branch_colours(3), strict=True):
+        assert written[f"{m.label} {m.values[5, 10]:.2f}"] == colour
+    unpinned = {t.get_text() for t in drawn("mix", view=View()).texts}
+    assert {"s4", "s8", "s16"} <= unpinned
+    assert "Weights of the levels" in unpinned, "a view may have a title of its own"
+
+
+def test_a_graph_has_its_nodes_numbers_and_thick_edges() -> None:
+    figure = drawn("graph", view=View())
+    assert {"C4", "C16", "T4", "0.70", "0.30", "backbone", "top-down"} <= set(words(figure))
+    thick = [a.get_linewidth() for a in figure.artists if isinstance(a, PathPatch) and a.get_facecolor()[3] == 0]
+    assert thick[0] / thick[1] == pytest.approx(0.7 / 0.3)
+
+
+def test_a_ring_says_who_asks() -> None:
+    rings = [a for a in drawn("rows", view=View()).artists if isinstance(a, Circle)]
+    assert len(rings) == 2 * 4, "dark and light, on every head"
 
 
 # --- the paper ---------------------------------------------------------------------------------------
