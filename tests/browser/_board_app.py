@@ -1,7 +1,7 @@
 """A page with nothing but the board, fed a synthetic study; the tests of the component drive it.
 
-The query chooses: `lang`, `case` (aff | odd | swept | levels), `at` (where the slider stands), `echo=0` to answer changes
-with nothing, `tools=0` for the board alone.
+The query chooses: `lang`, `case` (aff | odd | swept | levels), `at` (where the slider stands), `echo=0` to answer
+changes with nothing, `tools=0` for the board alone.
 """
 
 import json

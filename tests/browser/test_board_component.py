@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _boards import BALANCES, CHANNELS, LOW, SIDE, START, WORDS, attentional, odd, swept
+from _boards import BALANCES, CHANNELS, LOW, SIDE, START, WORDS, attentional, levels, odd, swept
 from PIL import Image
 
 from fusionviz import scales
@@ -920,3 +920,124 @@ def test_the_slider_fits_every_width(open_board, width: int) -> None:
     assert slider(board).bounding_box()["width"] > 120
     cut = "[...root.querySelectorAll('.sweep span, .sweep output')].filter(n => n.scrollWidth > n.clientWidth + 1)"
     assert board.read(f"{cut}.filter(n => getComputedStyle(n).display !== 'inline').length") == 0
+
+
+# --- several levels ------------------------------------------------------------------------------------
+def several() -> Board:
+    return levels(WORDS["en"])
+
+
+def on_box(board: Driver, panel: str, m, x: float, y: float) -> None:
+    """Point at a place of the picture on a map that has a box."""
+    box, (left, top, side) = board.box(panel), m.box
+    across, down = ((v + 0.5) / SIDE * side for v in (x, y))
+    board.page.mouse.move(box["x"] + (left + across) * box["width"], box["y"] + (top + down) * box["height"])
+    board.painted()
+
+
+def test_every_level_of_a_pyramid_reads_its_own_cell_and_has_the_crosshair(open_board) -> None:
+    board, view = open_board("case=levels"), several()["fused"].shown
+    ends = []
+    for m in view.maps:
+        on_box(board, "fused", m, 71, 40)
+        at = PanelView("", "", "", stride=m.stride, offset=m.offset)
+        # A small map has fewer pixels than the picture: the board says which place was pointed at.
+        x, y = map(int, re.search(r"\((\d+), (\d+)\)", board.page.locator(".place").inner_text()).groups())
+        assert (x, y) == (pytest.approx(71, abs=5), pytest.approx(40, abs=5))
+        wanted, foot = cell(at, m.values, x, y), board.foot("fused")
+        assert foot.startswith(f"{m.label} = ")
+        assert abs(value_of(foot) - wanted) <= 0.51 * last_digit(foot)
+        ends.append(board.ends("fused"))
+        over = board.pixels("fused", "over")[..., 3] > 0
+        size = len(over)
+        for other in view.maps:
+            left, top, side = (round(v * size) for v in other.box)
+            rows, columns = np.nonzero(over[top : top + side, left : left + side])
+            inner = (rows > 4) & (rows < side - 5) & (columns > 4) & (columns < side - 5)  # but for the frame
+            if side < 30:
+                continue
+            stride = SIDE / other.values.shape[0]
+            middle = [(v // stride + 0.5) * stride / SIDE * side for v in (y, x)]
+            assert rows[inner].mean() == pytest.approx(middle[0], abs=2.5)
+            assert columns[inner].mean() == pytest.approx(middle[1], abs=2.5)
+    assert len(set(ends[:3])) == len(set(ends[3:])) == 1
+    assert ends[0] != ends[3], "what came in and what came out have a range each"
+
+
+def test_a_level_of_a_pyramid_fills_the_panel_when_enlarged(open_board) -> None:
+    board, m = open_board("case=levels"), several()["fused"].shown.maps[1]
+    box, (left, top, side) = board.box("fused"), m.box
+    x, y = (box["x"] + (left + side / 2) * box["width"], box["y"] + (top + side / 2) * box["height"])
+    board.page.mouse.dblclick(x, y)
+    board.painted()
+    board.hover("fused", 100, 20)
+    at = PanelView("", "", "", stride=m.stride, offset=m.offset)
+    foot = board.foot("fused")
+    assert abs(value_of(foot) - cell(at, m.values, 100, 20)) <= 0.51 * last_digit(foot)
+    assert board.told() == []
+
+
+def test_a_mixture_reads_every_share_at_the_place(open_board) -> None:
+    board, view = open_board("case=levels"), several()["weight"].shown
+    board.hover("weight", 90, 33)
+    parts = board.page.locator("[data-panel=weight] .share")
+    texts = [re.fullmatch(r"(s\d+)\s*([\d.]+)", t.strip()) for t in parts.all_inner_texts()]
+    assert [t[1] for t in texts] == ["s4", "s8", "s16"]
+    at = PanelView("", "", "", **LOW)
+    for t, m in zip(texts, view.shares, strict=True):
+        assert float(t[2]) == pytest.approx(cell(at, m.values, 90, 33), abs=0.0051)
+    colours = parts.evaluate_all("nodes => nodes.map(n => getComputedStyle(n).color)")
+    assert len(set(colours)) == 3
+    board.page.locator(".slider").first.fill("100")  # the overlay, whole: no grey picture below
+    board.painted()
+    pixels, rgb = board.pixels("weight"), view.maps[0].values
+    assert np.array_equal(pixels[4, 4, :3], rgb[0, 0])
+    assert np.array_equal(pixels[-5, 4, :3], rgb[-1, 0])
+
+
+def test_a_graph_is_drawn_under_a_title_of_its_own(open_board) -> None:
+    board = open_board("case=levels")
+    title = board.page.locator("[data-panel=weight] .title")
+    assert title.inner_text() == "Weights of the levels"
+    board.view("weight", "graph")
+    assert title.inner_text() == "Weights of the edges"
+    pixels = board.pixels("weight")
+    assert board.page.locator("[data-panel=weight] .scale").evaluate("n => getComputedStyle(n).visibility") == "hidden"
+    size = len(pixels)
+    thick = []
+    for x, (top, bottom) in ((0.3, (0.8, 0.99)), (0.3, (0.2, 0.6))):
+        column = pixels[round(top * size) : round(bottom * size), round(x * size), 3]
+        thick.append(int((column > 0).sum()))
+    assert thick[0] > 1.2 * thick[1] > 0, "0.70 is thicker than 0.30, though that one is cut at a slant"
+
+
+def test_the_ring_stays_where_the_row_was_asked(open_board) -> None:
+    board = open_board("case=levels")
+    board.view("weight", "rows")
+    for x, y in ((10, 10), (120, 90)):
+        board.hover("picture", x, y)
+        over = board.pixels("weight", "over")[..., 3] > 0
+        half = len(over) // 2
+        centre = round(40 / SIDE * half), round(72 / SIDE * half)
+        ring = over[half + centre[1] - 9 : half + centre[1] + 9, half + centre[0] - 9 : half + centre[0] + 9]
+        assert ring.any()
+    board.hover("weight", 30, 90, (1, 0, 2))
+    assert board.foot("weight").startswith("head 2 = ")
+    lo, hi = board.ends("weight")
+    most = max(float(m.values.max()) for m in several()["weight"].views[2].maps)
+    assert (lo, value_of(hi)) == ("0", pytest.approx(most, rel=0.01))
+
+
+def test_pointing_at_levels_graphs_and_rows_sends_nothing(open_board) -> None:
+    board = open_board("case=levels")
+    for key in ("graph", "rows", "mix"):
+        board.view("weight", key)
+        board.quiet(1500)
+        before = board.frames.count
+        for i in range(12):
+            board.hover("weight", 10 * i, 120 - 9 * i)
+            board.hover("fused", 10 * i, 120 - 9 * i)
+        board.page.mouse.wheel(0, -300)
+        board.quiet(1200)
+        assert board.frames.count == before
+        board.page.keyboard.press("0")

@@ -1647,7 +1647,7 @@ class BoardView {
         return part;
       }));
       shares.replaceChildren(...all.map((s) => {
-        const part = el("span", { class: "share" }, el("b", { text: s.label }), el("span"));
+        const part = el("span", { class: "share" }, el("b", { text: s.label }), " ", el("span"));
         part.style.color = this.levelColour(s.level);
         return part;
       }));
