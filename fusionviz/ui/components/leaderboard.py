@@ -307,9 +307,9 @@ def _ablation(board: Leaderboard) -> str:
     return (
         f'<div class="lb-card ablation"><h4>{html.escape(say("leaderboard.why.ablation.title"))}</h4>'
         f"<p>{_told('leaderboard.why.ablation.about', board)}</p>"
-        f'<div class="lb"><table><thead><tr class="wide"><th class="name"></th>{wide}</tr>'
+        f'<div class="beside"><div class="lb"><table><thead><tr class="wide"><th class="name"></th>{wide}</tr>'
         f'<tr><th class="name"></th>{"".join(titles)}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-        f'<div class="said">{said}</div></div>'
+        f'<div class="said">{said}</div></div></div>'
     )
 
 
