@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from fusionviz import fusion, models, study
+from fusionviz import backbones, fusion, models, study
+from fusionviz.errors import LevelError
 from fusionviz.selection import Selection
 
 BACKBONES = (
@@ -16,7 +17,12 @@ BACKBONES = (
 @pytest.mark.parametrize("backbone", BACKBONES.split())
 def test_every_method_runs_on(backbone: str) -> None:
     prepared = {}
+    kinds = {site.kind for site in backbones.info(backbone).sites}
     for method in fusion.names():
+        if (stands := fusion.spec(method).stands) and stands not in kinds:
+            with pytest.raises(LevelError, match="Choose a network that has"):
+                study.resolve(Selection(backbone=backbone, method=method))
+            continue
         found = study.run(Selection(picture="sample:coffee", backbone=backbone, method=method))
         report = json.loads(json.dumps(study.report(found)))
         assert report["backbone"]["key"] == backbone
@@ -26,6 +32,9 @@ def test_every_method_runs_on(backbone: str) -> None:
         assert fused.tensor.isfinite().all()
         for attention in found.result.attention.values():
             attention.check()
-        prepared[method] = found.pyramid.names
+        if stands:
+            assert found.pyramid.names == tuple(v.name for v in study.site(found.selection).operands)
+        else:
+            prepared[method] = found.pyramid.names
     assert len(set(prepared.values())) == 1
     models.BACKBONES.clear()

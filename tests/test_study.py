@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from _sites import at_home
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionviz import backbones, fusion, models, study
@@ -46,7 +47,7 @@ def test_a_pyramid_method_is_given_every_level_between() -> None:
 
 @pytest.mark.parametrize("method", fusion.names())
 def test_every_method_reports_itself_as_json(method: str) -> None:
-    report = json.loads(json.dumps(study.report(study.run(SMALL.with_(method=method)))))
+    report = json.loads(json.dumps(study.report(study.run(at_home(SMALL.with_(method=method))))))
     assert report["method"]["key"] == method
     assert report["outputs"]["fused"]["shape"][0] == 1
     assert report["attention"], "a weight, or the share of low"
@@ -119,7 +120,7 @@ def test_the_share_of_low_can_be_read_after_the_run() -> None:
 
 @pytest.mark.parametrize("method", fusion.names())
 def test_costs_are_those_of_the_whole_module(method: str) -> None:
-    prepared = study.prepare(SMALL.with_(method=method))
+    prepared = study.prepare(at_home(SMALL.with_(method=method)))
     found = study.run(prepared)
     levels = [found.pyramid[name].tensor for name in study.level_names(found.selection, found.pyramid)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
