@@ -11,8 +11,8 @@ from fusionviz.axes import shape_text
 from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance
 from fusionviz.registry import METHODS
-from fusionviz.selection import View
-from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits
+from fusionviz.selection import Selection, View
+from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, levels
 from fusionviz.texts import method_text, text
 
 
@@ -105,6 +105,15 @@ def _height(kind: str, frame: Frame) -> float | None:
     return min(max(frame.facts[name] / top, 0.0), 1.0) if name in frame.facts else None
 
 
+def map_title(selection: Selection, name: str, language: str) -> str:
+    """Return what a map of a site is called: "identity", "b2 · 3×3", "x0"; a level has its name."""
+    way = next((v.way for v in levels(selection) if v.name == name), "")
+    if name in ("identity", "residual"):
+        return text(f"sites.{name}", language)
+    how = text(f"sites.{way}", language) if way in ("pool", "same") else way.replace("x", "×")
+    return " · ".join(filter(None, (name, how)))
+
+
 class _Builder:
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
@@ -127,7 +136,7 @@ class _Builder:
         chosen = self.study.selection
         caption = self.say(
             "panel.caption",
-            backbone=chosen.backbone,
+            backbone=" · ".join(filter(None, (chosen.backbone, chosen.site))),
             low=chosen.low,
             high=chosen.high,
             method=method_text(chosen.method, "short", self.language),
@@ -167,6 +176,8 @@ class _Builder:
                 met_views = [replace(v, note=note) for v in met_views]
             views += met_views
         title = self.say("panel.level", role=self.say(f"roles.{role}"), letter="X" if role == "low" else "Y")
+        if self.study.selection.site:
+            title += " · " + map_title(self.study.selection, own.name, self.language)
         return Panel(role, role, title, tuple(views), shown, self.badge(badge))
 
     def learned_on_the_way(self, tensor: Tensor) -> Provenance:
