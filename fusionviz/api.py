@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fusionviz import backbones as _backbones
 from fusionviz import fusion, panels, pictures, state, texts
 from fusionviz import study as _study
-from fusionviz.errors import ParameterError
+from fusionviz.errors import LevelError, ParameterError
 from fusionviz.fusion import FusionModule
 from fusionviz.pictures import Picture
 from fusionviz.selection import Selection, Value, View
@@ -63,6 +63,7 @@ def explore(
     low: str | int | None = None,
     high: str | int | None = None,
     *,
+    site: str | None = None,
     phrase: str | None = None,
     device: str | None = None,
     weights: str = "auto",
@@ -79,7 +80,10 @@ def explore(
 
     Args:
         picture: anything `open` takes.
-        low, high: levels by name ("s4", "d3") or position; None takes the nearest to s4 and s16.
+        low, high: levels by name ("s4", "d3") or position; None takes the nearest to s4 and s16. At a site: its maps
+            ("identity", "b1", "x0"); None takes the first and the last.
+        site: a place inside the network where it fuses by itself, "skip:layer3.1", see `fv.backbones.info(key).sites`;
+            None fuses levels, or takes the first place of its kind for methods that stand at one.
         device: "cuda:0" | "mps" | "cpu"; None takes the best there is.
         weights: "auto" (published ones if they are on this machine, else random) | "random" | "file:PATH".
         at: where the study's slider stands, if it has one: between detail, 0, and meaning, 1, where the method is
@@ -90,7 +94,8 @@ def explore(
         FusionvizError: with what to do, for any name or value that does not fit.
     """
     opened = open(picture)
-    levels = [level.name for level in _backbones.info(backbone).levels]
+    placed = Selection(backbone=backbone, site=site, method=method)
+    levels = [level.name for level in _study.levels(placed)]
     low, high = (
         levels[n] if isinstance(n, Integral) and -len(levels) <= n < len(levels) else None if n is None else str(n)
         for n in (low, high)
@@ -105,6 +110,7 @@ def explore(
         method=method,
         params=tuple((key, spec.param(key).parse(value, method)) for key, value in params.items()),
         phrase=phrase,
+        site=site,
         size=size,
         fit=fit,
         crop=crop,
@@ -159,9 +165,19 @@ def catalogue() -> state.Catalogue:
         _backbones.names(),
         pictures.known,
         fusion.spec,
-        lambda key: tuple(level.name for level in _backbones.info(key).levels),
-        lambda key: (_backbones.info(key).default_low, _backbones.info(key).default_high),
+        lambda key: tuple(site.name for site in _backbones.info(key).sites),
+        lambda at: tuple(level.name for level in _study.levels(_placed(at))),
+        lambda at: _study.default_levels(_placed(at)),
     )
+
+
+def _placed(selection: Selection) -> Selection:
+    """Return a selection that has levels: the method's, or where it finds no place in the network, the network's."""
+    try:
+        _study.site(selection)
+    except LevelError:
+        return Selection(backbone=selection.backbone)
+    return selection
 
 
 def draw(study: StudyResult, *, view: View | None = None, language: str = "en", dark: bool = False) -> Figure:

@@ -41,7 +41,7 @@ def run(backbone: str = "resnet50", method: str = "aff", *, rounds: int = 15, on
     prepared = study.prepare(selection, on=on)
     fit_ms = study.run(prepared).timings["fit"] if prepared.fits else None
     prepared = replace(prepared, fits=False)  # a fit is work of its own, not what running the networks costs
-    levels = prepared.backbone.info.levels
+    levels = prepared.backbone.levels
     chosen = study.level_names(prepared.selection, levels)
     taken = [i for i, level in enumerate(levels) if level.name in chosen]
 

@@ -100,6 +100,7 @@ def _choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone")
     parser.add_argument("--weights", metavar="auto|random|FILE", help=texts.text("cli.options.weights"))
     parser.add_argument("--method")
+    parser.add_argument("--site", metavar="KIND:BLOCK", help=texts.text("cli.options.site"))
     parser.add_argument("--low", metavar="LEVEL")
     parser.add_argument("--high", metavar="LEVEL")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=texts.text("cli.options.set"))
@@ -122,7 +123,9 @@ def _selection(options: argparse.Namespace) -> Selection:
             print(f"fusionviz: {notice}", file=sys.stderr)
     given: dict[str, object] = {}
     if options.backbone not in (None, selection.backbone):  # what belonged to the link's backbone is let go
-        given = {"low": None, "high": None, "size": None}
+        given = {"low": None, "high": None, "size": None, "site": None}
+    if options.site is not None:
+        given |= {"low": None, "high": None, "site": options.site or None}
     given |= {
         key: getattr(options, key)
         for key in ("backbone", "low", "high", "size", "fit", "seed")
@@ -181,7 +184,8 @@ def _run(options: argparse.Namespace) -> None:
         _print_json(report)
         return
     shapes = {name: " × ".join(map(str, m["shape"])) for name, m in report["outputs"].items()}
-    print(f"{report['picture']['key']} · {report['backbone']['key']} · {report['method']['key']}")
+    where = " · ".join(filter(None, (report["backbone"]["key"], report["backbone"]["site"])))
+    print(f"{report['picture']['key']} · {where} · {report['method']['key']}")
     print(f"{report['method']['low']} + {report['method']['high']} -> {shapes['fused']} · {report['provenance']}")
     for a in report["attention"]:
         print(f"{a['name']} ({a['kind']}, {a['axes']}): {a['minimum']:.3f} … {a['maximum']:.3f}, mean {a['mean']:.3f}")
@@ -268,6 +272,7 @@ def _methods() -> list[dict]:
                 "about": texts.method_text(key, "idea"),
                 "family": spec.family,
                 "takes": spec.takes,
+                "stands": spec.stands,
                 "align": spec.align,
                 "equation": spec.equation,
                 "paper": spec.paper,
@@ -303,6 +308,7 @@ def _backbones() -> list[dict]:
                 "family": info.family,
                 "about": reason or " ".join(f"{v['name']}:{v['channels']}" for v in levels),
                 "levels": levels,
+                "sites": [site.name for site in info.sites],
                 "strides": [v["stride"][0] for v in levels],
                 "channels": [v["channels"] for v in levels],
                 "input_px": info.preprocessing.crop_px,

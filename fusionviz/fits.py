@@ -98,8 +98,11 @@ class Subject:
 
 
 def subject(selection: Selection) -> Subject | None:
-    """Return what a fit of a selection with named levels would be of, or None where a method takes no two levels."""
-    if fusion.spec(selection.method).takes not in ("pair", "pyramid"):
+    """Return what a fit of a selection with named levels would be of, or None where a method takes no two levels.
+
+    The maps of a site inside the network are none: heads read levels.
+    """
+    if fusion.spec(selection.method).takes not in ("pair", "pyramid") or selection.site:
         return None
     info = backbones.info(selection.backbone)
     low, high = selection.low, selection.high

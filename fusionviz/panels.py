@@ -14,8 +14,8 @@ from fusionviz.axes import shape_text
 from fusionviz.board import Arithmetic, Badge, Bar, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
 from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, Provenance, RegionMaps, Tokens
 from fusionviz.registry import METHODS
-from fusionviz.selection import View
-from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, level_names
+from fusionviz.selection import Selection, View
+from fusionviz.study import Frame, StudyResult, Sweep, defaults, fits, level_names, levels
 from fusionviz.texts import method_text, text
 
 _MOST_EDGES = 3
@@ -120,6 +120,15 @@ _REGION_CELLS = 128
 """Cells a side at which regions are drawn into the picture: enough for 7 of them in a small box."""
 
 
+def map_title(selection: Selection, name: str, language: str) -> str:
+    """Return what a map of a site is called: "identity", "b2 · 3×3", "x0"; a level has its name."""
+    way = next((v.way for v in levels(selection) if v.name == name), "")
+    if name in ("identity", "residual"):
+        return text(f"sites.{name}", language)
+    how = text(f"sites.{way}", language) if way in ("pool", "same") else way.replace("x", "×")
+    return " · ".join(filter(None, (name, how)))
+
+
 class _Builder:
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
@@ -150,7 +159,7 @@ class _Builder:
         chosen = self.study.selection
         caption = self.say(
             "panel.caption",
-            backbone=chosen.backbone,
+            backbone=" · ".join(filter(None, (chosen.backbone, chosen.site))),
             low=chosen.low,
             high=chosen.high,
             method=method_text(chosen.method, "short", self.language),
@@ -190,6 +199,8 @@ class _Builder:
                 met_views = [replace(v, note=note) for v in met_views]
             views += met_views
         title = self.say("panel.level", role=self.say(f"roles.{role}"), letter="X" if role == "low" else "Y")
+        if self.study.selection.site:
+            title += " · " + map_title(self.study.selection, own.name, self.language)
         return Panel(role, role, title, tuple(views), shown, self.badge(badge))
 
     def learned_on_the_way(self, tensor: Tensor) -> Provenance:

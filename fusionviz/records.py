@@ -157,7 +157,13 @@ class FeaturePyramid:
 
 @dataclass(frozen=True)
 class LevelInfo:
-    """What is known of a level before any picture is seen: a FeatureMap without its tensor."""
+    """What is known of a level before any picture is seen: a FeatureMap without its tensor.
+
+    Attributes:
+        node: of the network's graph, whose tensor it is.
+        way: of an inner site's map, how it was made of what the site is given: "3x3" (the cells of that map which one
+            cell hears), "pool", "same" (as it was); else "".
+    """
 
     name: str
     channels: int
@@ -165,6 +171,38 @@ class LevelInfo:
     offset: tuple[float, float]
     stage: int
     node: str = ""
+    way: str = ""
+
+
+SITES = ("skip", "branches", "dense")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place inside a network where it fuses maps by itself.
+
+    Attributes:
+        name: "skip:layer3.1" (a residual block adds what it was given), "branches:inception3a" (a layer stacks what
+            parallel branches made of one map), "dense:features.denseblock2.denselayer6" (a layer stacks all earlier
+            maps of its block): the kind, and the path of the module that does it. Where a module does it more than
+            once, the count follows: "skip:encoder.layers.encoder_layer_3:2".
+        operands: the maps that meet, all on one grid: "identity" and "residual", "b1" ... "b4", or "x0", "x1", ...
+        node: of the network's graph, whose tensor is what the network makes of them.
+    """
+
+    name: str
+    operands: tuple[LevelInfo, ...]
+    node: str = ""
+
+    @property
+    def kind(self) -> str:
+        """One of SITES."""
+        return self.name.partition(":")[0]
+
+    @property
+    def block(self) -> str:
+        """The path of the module, and its count: "layer3.1"."""
+        return self.name.partition(":")[2]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ class FusionSpec:
         year: of the paper; 0 for methods without one, which come last in their family.
         paper: authors, title, venue; "" for methods without one.
         link: address of the paper.
-        takes: "one" | "pair" | "pyramid" | "branches" | "image" | "image+text".
+        takes: "one" | "pair" | "pyramid" | "branches" (the maps that meet at a site inside a network) | "image" |
+            "image+text".
+        stands: kind of the sites that it takes the maps of, where it takes "branches"; see `records.SITES`.
         align: "none" | "size" | "size+channels": what is done before two levels meet.
         params: its knobs.
         weighs: name of the attention that chooses between low and high, or "" (then the share of low is shown).
@@ -113,12 +115,17 @@ class FusionSpec:
     cite: str = ""
     weighs: str = ""
     arithmetic: str = ""
+    stands: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"{self.key}: family is one of {', '.join(FAMILIES)}, not {self.family!r}")
         if self.align not in ("none", "size", "size+channels"):
             raise ValueError(f"{self.key}: align is none, size or size+channels, not {self.align!r}")
+        if bool(self.stands) is not (self.takes == "branches"):
+            raise ValueError(
+                f"{self.key}: takes {self.takes} and stands at {self.stands!r}; branches need a kind of site"
+            )
 
     def param(self, key: str) -> Param:
         """Return the knob `key`; raises ParameterError with the knobs there are."""

@@ -35,20 +35,27 @@ class LinkError(FusionvizError):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What links may name. The functions are asked only for names that exist."""
+    """What links may name. The functions are asked only for names that exist.
+
+    Attributes:
+        sites: of a backbone, by name.
+        levels, defaults: the names that low and high are chosen from, and those where nobody has chosen, of a selection
+            with backbone, site and method.
+    """
 
     methods: Collection[str]
     backbones: Collection[str]
     pictures: Callable[[str], bool]
     spec: Callable[[str], FusionSpec]
-    levels: Callable[[str], tuple[str, ...]]
-    defaults: Callable[[str], tuple[str, str]]
+    sites: Callable[[str], tuple[str, ...]]
+    levels: Callable[[Selection], tuple[str, ...]]
+    defaults: Callable[[Selection], tuple[str, str]]
 
 
 KNOB = "k."
 _VIEW = re.compile(r"[a-z0-9-]{1,40}")
 KEYS = (
-    *("img", "net", "w", "lo", "hi", "m", "size", "fit", "crop", "seed", "head"),
+    *("img", "net", "w", "site", "lo", "hi", "m", "size", "fit", "crop", "seed", "head"),
     *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "at", "lang"),
 )
 """Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
@@ -68,7 +75,7 @@ def write_query(selection: Selection) -> dict[str, str]:
     query["net"] = s.backbone
     if s.weights == "random":
         query["w"] = "random"
-    for key, value in (("lo", s.low), ("hi", s.high)):
+    for key, value in (("site", s.site), ("lo", s.low), ("hi", s.high)):
         if value is not None:
             query[key] = value
     query["m"] = s.method
@@ -144,7 +151,9 @@ class _Reader:
         picture = self.picture(plain.picture)
         backbone = self.name("net", self.known.backbones, "backbone", plain.backbone)
         method = self.name("m", self.known.methods, "method", plain.method)
-        low, high = self.levels(backbone)
+        site = self.site(backbone, method)
+        lost = site is None and "site" in self.query
+        low, high = (None, None) if lost else self.levels(Selection(backbone=backbone, site=site, method=method))
         selection = Selection(
             picture=picture,
             backbone=backbone,
@@ -153,6 +162,7 @@ class _Reader:
             high=high,
             method=method,
             params=self.params(method),
+            site=site,
             size=self.number("size", int, 16, 2048, plain.size),
             fit=self.choice("fit", FITS, plain.fit),
             crop=self.numbers("crop", float, 2, 0, 1) or plain.crop,
@@ -205,14 +215,26 @@ class _Reader:
         )
         return default
 
-    def levels(self, backbone: str) -> tuple[str | None, str | None]:
+    def site(self, backbone: str, method: str) -> str | None:
+        value = self.query.get("site")
+        if value is None:
+            return None
+        stands, there = self.known.spec(method).stands, self.known.sites(backbone)
+        if value in there and (not stands or value.partition(":")[0] == stands):
+            return value
+        fitting = [name for name in there if not stands or name.partition(":")[0] == stands]
+        near = nearest(value, fitting)
+        self.notices.append(LinkError("link.site", value=_short(value), method=method, backbone=backbone, near=near))
+        return None
+
+    def levels(self, at: Selection) -> tuple[str | None, str | None]:
         if "lo" not in self.query and "hi" not in self.query:
             return None, None
-        there = self.known.levels(backbone)
+        there = self.known.levels(at)
         low, high = (self.choice(key, there, None) for key in ("lo", "hi"))
         if low is None and high is None:
             return None, None
-        low, high = pair(there, self.known.defaults(backbone), low, high)
+        low, high = pair(there, self.known.defaults(at), low, high)
         if there.index(low) >= there.index(high):
             self.notices.append(LinkError("link.order", low=low, high=high, known=", ".join(there)))
             return None, None

@@ -15,13 +15,22 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, trace, weights
+from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, texts, trace, weights
 from fusionviz import fits as own_fits
 from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
-from fusionviz.records import AttentionMap, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance, RegionMaps
+from fusionviz.records import (
+    AttentionMap,
+    FeatureMap,
+    FeaturePyramid,
+    FusionResult,
+    LevelInfo,
+    Provenance,
+    RegionMaps,
+    Site,
+)
 from fusionviz.registry import METHODS
 from fusionviz.selection import Selection, Value, pair
 from fusionviz.training import picture_fit
@@ -211,29 +220,85 @@ def _macs(method: str, shapes: tuple, strides: tuple, params: tuple, align: str 
     return trace.costs(module, shapes)
 
 
+EXAMPLES = {
+    "branches": ("googlenet", "inception_v3", "squeezenet1_1"),
+    "dense": ("densenet121", "densenet169"),
+}
+"""Networks that have sites of a kind, for who asks for one where there is none; a test looks whether they do."""
+
+
+def site(selection: Selection) -> Site | None:
+    """Return the site whose maps are fused: the one that is chosen, else the first where the method can stand.
+
+    None where levels are fused. The first of a dense block is its end, where all of its maps meet.
+
+    Raises:
+        LevelError: if the network has no such site, or none for the method, with what to choose instead.
+    """
+    spec, info = fusion.spec(selection.method), backbones.info(selection.backbone)
+    chosen = info.site(selection.site) if selection.site else None
+    if not spec.stands or (chosen is not None and chosen.kind == spec.stands):
+        return chosen
+    fitting = [s for s in info.sites if s.kind == spec.stands]
+    title = texts.method_text(spec.key, "short")
+    if not fitting:
+        examples = ", ".join(backbones.title(key) for key in EXAMPLES[spec.stands])
+        raise LevelError(f"site.{spec.stands}", method=title, backbone=info.title, examples=examples)
+    if chosen is not None:
+        raise LevelError("site.kind", method=title, kinds=f"{spec.stands}:", site=chosen.name, backbone=info.title)
+    first = fitting[0]
+    for more in fitting[1:]:
+        if len(more.operands) <= len(first.operands):
+            break
+        first = more
+    return first
+
+
+def levels(selection: Selection) -> tuple[LevelInfo, ...]:
+    """Return what low and high are chosen from: the backbone's levels, or the maps that meet at the site."""
+    found = site(selection)
+    return backbones.info(selection.backbone).levels if found is None else found.operands
+
+
+def default_levels(selection: Selection) -> tuple[str, str]:
+    """Return the names of low and high where nobody has chosen: the backbone's defaults, or the ends of a site."""
+    found, info = site(selection), backbones.info(selection.backbone)
+    return (info.default_low, info.default_high) if found is None else (found.operands[0].name, found.operands[-1].name)
+
+
 def level_names(selection: Selection, levels: FeaturePyramid | tuple[LevelInfo, ...]) -> tuple[str, ...]:
-    """Return the names of the levels that the method is given: two, or all from low to high for a pyramid."""
+    """Return the names of the levels that the method is given: two, all from low to high, or all maps of a site."""
     names = tuple(level.name for level in levels)
     first, last = names.index(selection.low), names.index(selection.high)
     takes = fusion.spec(selection.method).takes
+    if takes == "branches":
+        return names
     return names[first : last + 1] if takes == "pyramid" else (names[first], names[last])
 
 
+def _context(p: Prepared, pyramid: FeaturePyramid) -> Context:
+    names = level_names(p.selection, pyramid)
+    return replace(p.context, ends=(names.index(p.selection.low), names.index(p.selection.high)))
+
+
 def resolve(selection: Selection) -> Selection:
-    """Return the selection with levels named and every knob of the method filled in.
+    """Return the selection with site and levels named and every knob of the method filled in.
 
     Raises:
         UnknownNameError, LevelError, ParameterError: with the choices there are.
     """
     spec = fusion.spec(selection.method)
     info = backbones.info(selection.backbone)
-    names = tuple(level.name for level in info.levels)
-    if not names:
+    if not info.levels:
         raise LevelError("backbone.no_levels", backbone=info.title)
+    found = site(selection)
+    selection = selection.with_(site=found.name if found else None)
+    names = tuple(level.name for level in levels(selection))
     for name in (selection.low, selection.high):
         if name is not None and name not in names:
-            raise LevelError("level.unknown", level=name, backbone=info.key, levels=", ".join(names))
-    low, high = pair(names, (info.default_low, info.default_high), selection.low, selection.high)
+            place = f"{info.key} {found.name}" if found else info.key
+            raise LevelError("level.unknown", level=name, backbone=place, levels=", ".join(names))
+    low, high = pair(names, default_levels(selection), selection.low, selection.high)
     if names.index(low) >= names.index(high):
         raise LevelError("level.order", low=low, high=high, levels=", ".join(names))
     selection = selection.with_(low=low, high=high)
@@ -263,7 +328,7 @@ def shipped(selection: Selection) -> pack.HeadCard | None:
 
     Whether it covers the knobs too, `pack.covers` says.
     """
-    if selection.weights != "auto":
+    if selection.weights != "auto" or selection.site:  # heads are trained between levels
         return None
     return pack.head(selection.backbone, selection.method, selection.low, selection.high)
 
@@ -285,10 +350,12 @@ def fits(selection: Selection) -> bool:
     """Say whether the method is fitted to the picture without labels, for a selection with named levels.
 
     So it is where it chooses between two levels and no trained head covers it; unless a knob that sets the weight was
-    turned by hand, or the levels are to meet in more channels than their projections have directions.
+    turned by hand, or the levels are to meet in more channels than their projections have directions. Never at a site
+    inside the network: an identity and its residual are no detail and meaning, the fitted weight was the balance
+    itself at every place, and the projections of a fit would stand between the method and the very maps of the block.
     """
     spec = fusion.spec(selection.method)
-    if not spec.weighs or spec.takes != "pair" or covering(selection) is not None:
+    if not spec.weighs or spec.takes != "pair" or selection.site or covering(selection) is not None:
         return False
     plain = picture_fit.width(_channels(selection))
     knobs = spec.parse({"width": plain, **selection.knobs})
@@ -297,7 +364,7 @@ def fits(selection: Selection) -> bool:
 
 
 def _channels(selection: Selection) -> tuple[int, int]:
-    found = {level.name: level.channels for level in backbones.info(selection.backbone).levels}
+    found = {level.name: level.channels for level in levels(selection)}
     return found[selection.low], found[selection.high]
 
 
@@ -329,8 +396,9 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
         seen = pictures.fit(picture, wants, size=selection.size, fit=selection.fit, crop=selection.crop)
         tensor, boxes = seen.tensor.to(where), None if boxes is None else boxes.to(where)
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
-    levels = [next(v for v in info.levels if v.name == n) for n in level_names(selection, info.levels)]
-    channels, strides = tuple(v.channels for v in levels), tuple(v.stride[0] for v in levels)
+    opened = opened.at(selection.site)
+    taken = [next(v for v in opened.levels if v.name == n) for n in level_names(selection, opened.levels)]
+    channels, strides = tuple(v.channels for v in taken), tuple(v.stride[0] for v in taken)
     card, fitted = covering(selection), fits(selection)
     build = {**selection.knobs, "align": "project"} if fitted else selection.knobs
     method = models.method(selection.method, channels, strides, seed=selection.seed, device=where, card=card, **build)
@@ -368,7 +436,7 @@ def _warm_up(p: Prepared) -> None:
     if p.device.type != "cpu" and this not in runs:
         runs.add(this)
         pyramid, _ = p.backbone(p.tensor)
-        p.method(*(pyramid[name] for name in level_names(p.selection, pyramid)), context=p.context)
+        p.method(*(pyramid[name] for name in level_names(p.selection, pyramid)), context=_context(p, pyramid))
 
 
 @torch.inference_mode()
@@ -382,10 +450,10 @@ def _forward(p: Prepared) -> StudyResult:
     method, sweep, at = p.method, None, p.selection.view.frame
     if p.fits and all(level.tensor.isfinite().all() for level in levels):  # to what is no number, nothing can be fitted
         with clock.part("fit"):
-            methods, sweep = _fitted(p, *levels)
+            methods, sweep = _fitted(p, pyramid)
         method = methods[sweep.nearest(at)]
     with clock.part("fusion"):
-        result = method(*levels, context=p.context)
+        result = method(*levels, context=_context(p, pyramid))
     guesses = _guesses(p, logits) if pyramid.provenance.kind in ("pretrained", "bundled") else ()
     prediction = _prediction(p, pyramid, result) if p.heads else None
     if p.own is not None and len(p.own.moments) > 1:
@@ -406,11 +474,12 @@ def _forward(p: Prepared) -> StudyResult:
     ).at(at)
 
 
-def _fitted(p: Prepared, low: FeatureMap, high: FeatureMap) -> tuple[tuple[FusionModule, ...], Sweep]:
+def _fitted(p: Prepared, pyramid: FeaturePyramid) -> tuple[tuple[FusionModule, ...], Sweep]:
     """Fit the method to the picture for every balance; the maps that meet are the same in all and are kept once."""
+    low, high = pyramid[p.selection.low], pyramid[p.selection.high]
     values = picture_fit.balances(low)
     methods = picture_fit.fit(p.method, low, high, values)
-    context, edges = p.context, picture_fit.edges(p.tensor, low)
+    context, edges = _context(p, pyramid), picture_fit.edges(p.tensor, low)
     met: dict[str, Tensor] = {}
     frames = []
     for value, method in zip(values, methods, strict=True):
@@ -431,7 +500,7 @@ def _trained(p: Prepared, pyramid: FeaturePyramid, last: Frame) -> Sweep:
             frames.append(replace(last, facts=facts))
             continue
         method, head = at_moment(p, moment)
-        result = method(*levels, context=p.context)
+        result = method(*levels, context=_context(p, pyramid))
         frames.append(Frame(moment.step, result, _prediction(p, pyramid, result, head, last.prediction), facts))
     return Sweep("step", tuple(frames), len(frames) - 1)
 
@@ -502,7 +571,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
             best: dict[str, float] = {}
             for i in range(repeats + 1):
                 timed = trace.TimedTrace()
-                prepared.method(*levels, context=prepared.context, trace=timed)
+                prepared.method(*levels, context=_context(prepared, pyramid), trace=timed)
                 if i:
                     best = {k: min(v, best.get(k, v)) for k, v in timed.milliseconds().items()}
             return best
@@ -537,6 +606,7 @@ def report(study: StudyResult) -> dict:
         "picture": {"key": study.picture.key, "digest": study.picture.digest, "seen": list(study.seen.shown.shape)},
         "backbone": {
             "key": chosen.backbone,
+            "site": chosen.site,
             "provenance": _plain(study.pyramid.provenance),
             "levels": {
                 m.name: {"shape": list(m.tensor.shape), "stride": list(m.stride), "offset": list(m.offset)}

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _sites import at_home
 
 import fusionviz as fv
 from fusionviz import state
+from fusionviz.selection import Selection
 
 
 def test_names() -> None:
@@ -111,7 +113,8 @@ def test_every_link_gives_back_the_very_study(method: str, turned: bool) -> None
 
     # Turned to the paper's values, which need not be those of the head that ships.
     knobs = fusion.spec(method).parse({}) if turned else {}
-    found = fv.explore(method=method, size=64, **knobs)
+    backbone = at_home(Selection(method=method)).backbone
+    found = fv.explore(method=method, backbone=backbone, size=64, **knobs)
     again, notices = state.read(state.parse_text(found.link()), api.catalogue())
     assert notices == ()
     assert study.resolve(again) == found.selection
@@ -137,3 +140,12 @@ def test_a_link_keeps_a_knob_that_another_knob_has_moved() -> None:
     found = fv.explore(size=64, r=8, width=64, norm="bn")
     again, _ = state.read(state.parse_text(found.link()), api.catalogue())
     assert study.resolve(again) == found.selection
+
+
+def test_explore_takes_a_site_and_its_maps_by_name_or_position() -> None:
+    found = fv.explore(method="aff", site="skip:stage3.1", size=64)
+    assert (found.selection.low, found.selection.high) == ("identity", "residual")
+    assert found.pyramid.names == ("identity", "residual")
+    assert "site=skip:stage3.1" in found.link()
+    branches = fv.explore(method="add", backbone="squeezenet1_1", site="branches:features.3", low=0, high=-1, size=64)
+    assert (branches.low.name, branches.high.name) == ("b1", "b2")

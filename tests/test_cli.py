@@ -68,6 +68,10 @@ def test_a_slider_that_is_not_there_is_said_and_stops_nothing(capsys) -> None:
         (["run", *SMALL, "--method", "aff", "--set", "r"], "KNOB=VALUE"),
         (["run", *SMALL, "--low", "s5"], "s4"),
         (["run", *SMALL, "--device", "abacus"], "cpu"),
+        (["run", *SMALL, "--site", "skip:layer9.0"], "skip:layer4.0"),
+        (["run", *SMALL, "--site", "skip:layer1.0", "--low", "s4"], "identity, residual"),
+        (["run", *SMALL, "--method", "inception"], "GoogLeNet, Inception v3, SqueezeNet 1.1"),
+        (["run", *SMALL, "--method", "densenet"], "DenseNet-121"),
         (["run", "--image", "no_such_file.png"], "no_such_file.png"),
         (["render", *SMALL, "--out", "slide.bmp"], "png"),
         (["fetch", "resnet19"], "resnet18"),
@@ -101,6 +105,24 @@ def test_a_mistake_is_one_sentence_and_exit_2(capsys, argv: list[str], words: st
     assert err.startswith("fusionviz: ")
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_a_site_is_named_by_kind_and_block(capsys) -> None:
+    code, out, _ = run(capsys, "run", *SMALL, "--method", "aff", "--site", "skip:layer3.1", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["backbone"]["site"] == "skip:layer3.1"
+    assert list(report["backbone"]["levels"]) == ["identity", "residual"]
+    assert report["outputs"]["fused"]["shape"][1] == 256  # the block's own channels: nothing is projected
+    code, out, _ = run(capsys, "run", *SMALL, "--method", "add", "--site", "skip:layer3.1")
+    assert (code, "skip:layer3.1" in out) == (0, True)
+
+
+def test_a_site_of_a_link_gives_way_to_another(capsys, tmp_path) -> None:
+    link = ["--link", "img=sample:coffee&net=resnet18&m=add&site=skip:layer1.0&size=64"]
+    for i, more in enumerate((["--site", ""], ["--site", "skip:layer2.1"], ["--backbone", "vgg11", "--low", "s4"])):
+        code, _, err = run(capsys, "render", *link, *more, "--out", str(tmp_path / f"{i}.png"))
+        assert (code, err) == (0, "")
 
 
 def test_lists_are_json_with_keys(capsys) -> None:

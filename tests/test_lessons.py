@@ -210,9 +210,10 @@ def values_of(param: Param) -> tuple:
 def results(method: str) -> tuple:
     """The method run with every value of every knob, on levels that differ in everything."""
     spec = fusion.spec(method)
-    levels = 3 if spec.takes == "pyramid" else 2
+    levels = {"pyramid": 3, "branches": 4}.get(spec.takes, 2)
     channels = tuple(4 * 2**i for i in range(levels))
-    maps = tuple(torch.ones(1, c, 16 // 2**i, 16 // 2**i) for i, c in enumerate(channels))
+    sizes = [16 if spec.takes == "branches" else 16 // 2**i for i in range(levels)]
+    maps = tuple(torch.ones(1, c, s, s) for c, s in zip(channels, sizes, strict=True))
     small = {"width": 8} if any(p.key == "width" for p in spec.params) else {}
     knobs = [small | {p.key: value} for p in spec.params for value in values_of(p)]
     with torch.no_grad():

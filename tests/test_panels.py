@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from _sites import at_home
 
 from fusionviz import fusion, panels, reduce, scales, study
 from fusionviz.board import ROLES
@@ -28,7 +29,7 @@ def as_drawn(selection: Selection) -> study.StudyResult:
 @pytest.fixture(scope="module")
 def found() -> dict[str, study.StudyResult]:
     by_hand = {"wsum": (("alpha", 0.4),)}
-    return {m: as_drawn(BASE.with_(method=m, params=by_hand.get(m, ()))) for m in fusion.names()}
+    return {m: as_drawn(at_home(BASE.with_(method=m, params=by_hand.get(m, ())))) for m in fusion.names()}
 
 
 @pytest.mark.parametrize("method", fusion.names())

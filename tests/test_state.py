@@ -14,15 +14,24 @@ SPECS = {
         "aff", "select", "Z", 2021, params=(Param("r", 4, choices=(1, 4)), Param("gain", 1.0, low=0.0, high=2.0))
     ),
     "add": FusionSpec("add", "basic", "Z", 2016),
+    "dense": FusionSpec("dense", "basic", "Z", 2017, takes="branches", stands="dense"),
 }
 LEVELS = ("s2", "s4", "s8", "s16")
+SITES = {"skip:layer1.0": ("identity", "residual"), "dense:block1": ("x0", "x1", "x2")}
+
+
+def levels_of(at: Selection) -> tuple[str, ...]:
+    return SITES[at.site or "dense:block1"] if at.site or SPECS[at.method].stands else LEVELS
+
+
 KNOWN = state.Catalogue(
     tuple(SPECS),
     ("scene_resnet", "resnet18", "vgg16"),
     lambda key: key in ("sample:coffee", "sample:cat"),
     SPECS.__getitem__,
-    lambda _: LEVELS,
-    lambda _: ("s4", "s16"),
+    lambda _: tuple(SITES),
+    levels_of,
+    lambda at: (levels_of(at)[0], levels_of(at)[-1]) if levels_of(at) != LEVELS else ("s4", "s16"),
 )
 
 
@@ -44,10 +53,18 @@ views = st.builds(
     pin_channel=st.none() | st.integers(0, 2047),
     frame=st.none() | st.floats(0, 1e6, allow_nan=False),
 )
-levels = st.sampled_from([(None, None), ("s2", "s4"), ("s4", "s16")])
+levels = st.sampled_from(
+    [
+        (None, None, None),
+        (None, "s2", "s4"),
+        (None, "s4", "s16"),
+        ("skip:layer1.0", None, None),
+        ("dense:block1", "x0", "x1"),
+    ]
+)
 selections = st.builds(
-    lambda pair, **more: Selection(low=pair[0], high=pair[1], **more),
-    pair=levels,
+    lambda at, **more: Selection(site=at[0], low=at[1], high=at[2], **more),
+    at=levels,
     picture=st.sampled_from(("sample:coffee", "sample:cat")),
     backbone=st.sampled_from(("scene_resnet", "resnet18", "vgg16")),
     weights=st.sampled_from(("auto", "random")),
@@ -178,3 +195,38 @@ def test_views_of_panels_travel() -> None:
         selection, notices = read(f"views={bad}")
         assert [n.values["key"] for n in notices] == ["views"]
         assert set(selection.view.views) <= {("weight", "bars")}
+
+
+# --- sites ---------------------------------------------------------------------------------------
+def test_a_site_travels_with_its_maps() -> None:
+    chosen, notices = read("net=resnet18&m=aff&site=dense:block1&lo=x1&hi=x2")
+    assert (chosen.site, chosen.low, chosen.high) == ("dense:block1", "x1", "x2")
+    assert not notices
+    assert "site=dense:block1" in state.text(chosen)
+
+
+def test_a_site_that_the_network_does_not_have_is_dropped_with_one_notice_and_so_are_its_maps() -> None:
+    chosen, notices = read("net=resnet18&m=aff&site=skip:layer1.1&lo=identity&hi=residual&grid=16")
+    assert (chosen.site, chosen.low, chosen.high, chosen.view.grid) == (None, None, None, 16)
+    assert [str(n) for n in notices] == [
+        "The link names the place 'skip:layer1.1', where aff cannot stand in resnet18. Near: skip:layer1.0. "
+        "The rest of the link was kept."
+    ]
+
+
+def test_a_site_where_the_method_cannot_stand_is_dropped() -> None:
+    chosen, notices = read("net=resnet18&m=dense&site=skip:layer1.0")
+    assert chosen.site is None
+    assert [n.code for n in notices] == ["link.site"]
+
+
+def test_maps_of_the_site_that_a_method_takes_by_itself_are_known() -> None:
+    chosen, notices = read("net=resnet18&m=dense&lo=x1&hi=x2")
+    assert (chosen.site, chosen.low, chosen.high) == (None, "x1", "x2")
+    assert not notices
+
+
+def test_a_map_that_the_site_does_not_have_is_named() -> None:
+    chosen, notices = read("net=resnet18&m=aff&site=skip:layer1.0&lo=s4")
+    assert (chosen.site, chosen.low) == ("skip:layer1.0", None)
+    assert [n.values["choices"] for n in notices] == ["identity, residual"]

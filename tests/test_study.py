@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from _sites import at_home
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionviz import backbones, fusion, models, scenes, study
@@ -46,7 +47,7 @@ def test_a_pyramid_method_is_given_every_level_between() -> None:
 
 @pytest.mark.parametrize("method", fusion.names())
 def test_every_method_reports_itself_as_json(method: str) -> None:
-    report = json.loads(json.dumps(study.report(study.run(SMALL.with_(method=method)))))
+    report = json.loads(json.dumps(study.report(study.run(at_home(SMALL.with_(method=method))))))
     assert report["method"]["key"] == method
     assert report["outputs"]["fused"]["shape"][0] == 1
     assert report["attention"], "a weight, or the share of low"
@@ -119,7 +120,7 @@ def test_the_share_of_low_can_be_read_after_the_run() -> None:
 
 @pytest.mark.parametrize("method", fusion.names())
 def test_costs_are_those_of_the_whole_module(method: str) -> None:
-    prepared = study.prepare(SMALL.with_(method=method))
+    prepared = study.prepare(at_home(SMALL.with_(method=method)))
     found = study.run(prepared)
     levels = [found.pyramid[name].tensor for name in study.level_names(found.selection, found.pyramid)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -305,3 +306,85 @@ def test_a_scenes_boxes_become_regions_and_a_photographs_do_not() -> None:
     assert set(report) == {"fused", "regions"}
     assert set(study.run(SMALL.with_(method="ion")).result.outputs) == {"fused"}
     assert set(study.profile(study.prepare(chosen), repeats=1)) >= {"roi_1", "regions"}
+
+
+# --- sites inside the network --------------------------------------------------------------------
+SKIP = SMALL.with_(site="skip:layer3.1")
+
+
+def test_at_a_skip_the_method_is_given_identity_and_residual_as_they_are() -> None:
+    found = study.run(SKIP)
+    assert (found.low.name, found.high.name) == ("identity", "residual")
+    assert found.low.tensor.shape == found.high.tensor.shape == (1, 256, 6, 6)
+    x, y = (m.tensor for m in found.result.aligned)
+    assert torch.equal(x, found.low.tensor)  # X is the identity, as in AFF's paper; its released code swaps them
+    assert torch.equal(y, found.high.tensor)
+    fused, low, high = (m.tensor for m in (found.result.fused, found.low, found.high))
+    assert bool((fused >= torch.minimum(low, high) - 1e-5).all() and (fused <= torch.maximum(low, high) + 1e-5).all())
+
+
+def test_the_sum_at_a_skip_is_the_networks_own() -> None:
+    found = study.run(SKIP.with_(method="add", low="identity", high="residual"))
+    block = study.run(SMALL.with_(method="add")).pyramid["s16"].tensor  # layer 3 ends with this block
+    assert torch.equal(found.result.fused.tensor.relu(), block)
+
+
+def test_at_a_site_nothing_is_fitted_to_the_picture_and_no_head_is_said_to_cover_it() -> None:
+    scene = Selection(method="aff", site="skip:stage3.1")
+    prepared = study.prepare(scene)
+    assert not prepared.fits
+    assert prepared.card is None
+    found = study.run(prepared)
+    assert found.sweep is None
+    assert found.prediction is None
+    assert found.result.provenance.kind == "random"
+    assert found.pyramid.provenance.kind == "bundled"
+    assert found.guesses  # the network itself still runs to its end
+
+
+@pytest.mark.parametrize("method", ["aff", "iaff", "concat", "fpn", "se"])
+def test_methods_for_levels_work_on_branches(method: str) -> None:
+    at = Selection(picture="sample:coffee", backbone="googlenet", size=96, method=method, site="branches:inception3a")
+    found = study.run(at)
+    assert (found.low.name, found.high.name) == ("b1", "b4")
+    assert found.result.fused.size == found.low.size == (12, 12)
+    assert found.result.fused.tensor.isfinite().all()
+
+
+def test_a_method_of_branches_takes_its_first_site_and_all_maps_of_it() -> None:
+    inception = study.run(SMALL.with_(backbone="googlenet", method="inception", low="b2"))
+    assert inception.selection.site == "branches:inception3a"
+    assert inception.result.fused.channels == 256  # low and high choose what is shown beside the stack, not the stack
+    assert [s.role for s in inception.result.trace if s.op == "input"] == ["", "low", "", "high"]
+    dense = study.resolve(SMALL.with_(backbone="densenet121", method="densenet"))
+    assert (dense.site, dense.low, dense.high) == ("dense:features.denseblock1", "x0", "x6")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "inception"}, "Inception .* ResNet-18 has no such layer. .* GoogLeNet, Inception v3, SqueezeNet"),
+        ({"method": "densenet"}, "DenseNet .* ResNet-18 has no such block. .* DenseNet-121"),
+        ({"method": "inception", "backbone": "vgg16"}, "VGG-16 has no such layer"),
+        ({"site": "skip:layer3.9"}, r"no place 'skip:layer3\.9'.*skip:layer3\.1"),
+        ({"site": "skip:layer3.1", "low": "s4"}, "no level 's4'. Its levels are identity, residual"),
+        ({"backbone": "densenet121", "method": "inception"}, "DenseNet-121 has no such layer"),
+    ],
+)
+def test_a_place_that_is_not_there_is_answered_with_where_there_is_one(changes: dict, words: str) -> None:
+    with pytest.raises(LevelError, match=words):
+        study.resolve(SMALL.with_(**changes))
+
+
+def test_networks_named_as_a_way_out_have_such_sites() -> None:
+    for kind, keys in study.EXAMPLES.items():
+        for key in keys:
+            assert kind in {s.kind for s in backbones.info(key).sites}
+
+
+def test_two_sites_and_the_levels_of_one_network_at_once() -> None:
+    chosen = [SKIP, SMALL.with_(site="skip:layer1.0"), SMALL.with_(method="add")] * 2
+    alone = [study.run(s).result.fused.tensor for s in chosen]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda s: study.run(s).result.fused.tensor, chosen))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))

@@ -5,7 +5,8 @@
     pyramid, logits = backbones.load("resnet18")(x)
 
 One file per family of networks (`bundled`, which this project trains itself, and `torchvision`); a network is cut into
-levels by looking at it (`_levels`, `_grid`), not by a table of names.
+levels by looking at it (`_levels`, `_grid`), not by a table of names, and so are the places where it fuses inside found
+(`_sites`): `backbones.info(key).sites`, and `backbones.load(key).at("skip:layer3.1")` gives the maps that meet there.
 """
 
 import sys

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from fusionviz.axes import expect, shape_text
-from fusionviz.backbones import _levels
+from fusionviz.backbones import _levels, _sites
 from fusionviz.errors import LevelError, ShapeError, WeightsError
-from fusionviz.records import FeatureMap, FeaturePyramid, LevelInfo, Preprocessing, Provenance
+from fusionviz.records import FeatureMap, FeaturePyramid, LevelInfo, Preprocessing, Provenance, Site
+from fusionviz.registry import nearest
 from fusionviz.seeds import seeded
+
+MOST_CUTS = 6
+"""How many sites of one open network stay cut: a cut holds no numbers, but a graph of the whole network."""
+_cutting = threading.Lock()
 
 SMALLEST_PX = 32
 """A side below which no network is asked: its coarsest map would be smaller than one cell."""
@@ -37,6 +43,7 @@ class BackboneInfo:
         classes: how many logits it gives.
         exception: "" or a key of the locale that says what is special about its levels.
         multilabel: each logit is a class by itself (sigmoid), because a picture holds several; else softmax.
+        sites: where the network fuses inside, in the order in which it passes them.
     """
 
     key: str
@@ -49,6 +56,15 @@ class BackboneInfo:
     classes: int
     exception: str = ""
     multilabel: bool = False
+    sites: tuple[Site, ...] = ()
+
+    def site(self, name: str) -> Site:
+        """Return an inner site by its name; raises LevelError with near matches."""
+        for found in self.sites:
+            if found.name == name:
+                return found
+        names = [s.name for s in self.sites]
+        raise LevelError("site.unknown", site=name, backbone=self.title, near=nearest(name, names), count=len(names))
 
     @property
     def default_low(self) -> str:
@@ -73,19 +89,48 @@ class BackboneInfo:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that gives its levels and its logits in one forward pass.
+    """A network that gives its levels, or the maps that meet at a site inside it, and its logits in one forward pass.
 
     It keeps nothing of a run, so one copy serves every thread at once.
 
     Attributes:
         module: a traced graph in eval mode that returns ((level, ...), logits); nothing in it is trained.
         provenance: where its numbers come from.
+        site: whose maps it gives, see `at`; None: its levels.
     """
 
     key: str
     info: BackboneInfo
     module: fx.GraphModule
     provenance: Provenance
+    recipe: Recipe = field(repr=False)
+    site: Site | None = None
+    _cuts: dict[str, fx.GraphModule] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def levels(self) -> tuple[LevelInfo, ...]:
+        """What it gives: its levels, or the maps that meet at its site."""
+        return self.info.levels if self.site is None else self.site.operands
+
+    def at(self, name: str | None) -> Backbone:
+        """Return this very network, giving the maps that meet at one of its sites; its numbers are shared.
+
+        Args:
+            name: of one of `info.sites`; None is this network as it is.
+
+        Raises:
+            LevelError: if the network has no such site; the message has near matches.
+        """
+        if name is None:
+            return self
+        site = self.info.site(name)
+        with _cutting:
+            module = self._cuts.get(name)
+            if module is None:
+                while len(self._cuts) >= MOST_CUTS:
+                    self._cuts.pop(next(iter(self._cuts)))
+                module = self._cuts[name] = _cut_at(self.recipe, site, self.module)
+        return replace(self, module=module, site=site, _cuts={})
 
     def __call__(self, x: Tensor) -> tuple[FeaturePyramid, Tensor]:
         """Return the pyramid of a batch and its logits.
@@ -94,7 +139,7 @@ class Backbone:
             x: pictures [b 3 h w], scaled and normalised as `info.preprocessing` says.
 
         Returns:
-            The levels, each [b c h w], fine to coarse; the logits [b classes].
+            The levels, or the maps of the site, each [b c h w], fine to coarse; the logits [b classes].
 
         Raises:
             ShapeError: if the network does not take this size; the message says which sizes it takes.
@@ -105,7 +150,7 @@ class Backbone:
         tensors, logits = self.module.forward(x)
         levels = tuple(
             FeatureMap(level.name, tensor, level.stride, level.offset, level.stage)
-            for level, tensor in zip(self.info.levels, tensors, strict=True)
+            for level, tensor in zip(self.levels, tensors, strict=True)
         )
         return FeaturePyramid(levels, self.info.title, self.provenance), logits
 
@@ -174,10 +219,16 @@ def _on_meta(recipe: Recipe, classes: int = 0, names: Collection[str] = ()) -> n
     return network.to("meta").eval()
 
 
+@lru_cache(maxsize=2)  # what is found is kept elsewhere; a look holds every tensor of a large network's graph
+@torch.inference_mode(False)
+def _look(recipe: Recipe) -> _levels.Look:
+    return _levels.look(_on_meta(recipe), recipe.preprocessing.crop_px)
+
+
 @cache
 @torch.inference_mode(False)
 def _cut(recipe: Recipe) -> _levels.Cut:
-    return _levels.cut(_on_meta(recipe), recipe.preprocessing.crop_px)
+    return _levels.into_levels(_look(recipe))
 
 
 @torch.inference_mode(False)
@@ -186,8 +237,10 @@ def describe(recipe: Recipe) -> BackboneInfo:
 
     A network that cannot be traced, or has fewer than two levels, is described too, with the reason.
     """
+    sites: tuple[Site, ...] = ()
     try:
         cut = _cut(recipe)
+        sites = _sites.find(_look(recipe))
     except Exception:
         # Whatever a network of a later release does that torch.fx cannot follow: it is listed, and says why.
         count = sum(p.numel() for p in _on_meta(recipe).parameters())
@@ -210,6 +263,7 @@ def describe(recipe: Recipe) -> BackboneInfo:
         classes,
         exception,
         recipe.multilabel,
+        sites,
     )
 
 
@@ -264,7 +318,15 @@ def open_backbone(
         _fill(network, state, info.title)
         info, provenance = replace(info, classes=classes), Provenance("pretrained", info.weights)
     module = fx.GraphModule(network.eval(), copy.deepcopy(cut.graph)).eval().requires_grad_(False)
-    return Backbone(info.key, info, module.to(device), provenance)
+    return Backbone(info.key, info, module.to(device), provenance, recipe)
+
+
+@torch.inference_mode(False)
+def _cut_at(recipe: Recipe, site: Site, network: fx.GraphModule) -> fx.GraphModule:
+    """Return the network with the site's maps as its outputs: another graph over the same layers."""
+    walk = _look(recipe).walk
+    by_name = {node.name: node for node in walk.module.graph.nodes}
+    return fx.GraphModule(network, _levels.giving(walk, [by_name[v.node] for v in site.operands])).eval()
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], title: str) -> None:

@@ -15,7 +15,7 @@ import torch
 
 import fusionviz
 from fusionviz.backbones._base import BackboneInfo
-from fusionviz.records import LevelInfo, Preprocessing
+from fusionviz.records import LevelInfo, Preprocessing, Site
 
 
 def cache_home() -> Path:
@@ -36,9 +36,10 @@ def read(path: Path) -> BackboneInfo | None:
     """Return the description in a file, or None if there is none that can be read."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        levels = tuple(LevelInfo(**_tuples(level)) for level in found.pop("levels"))
+        levels = _levels(found.pop("levels"))
+        sites = tuple(Site(**{**site, "operands": _levels(site["operands"])}) for site in found.pop("sites"))
         preprocessing = Preprocessing(**_tuples(found.pop("preprocessing")))
-        info = BackboneInfo(levels=levels, preprocessing=preprocessing, **found)
+        info = BackboneInfo(levels=levels, preprocessing=preprocessing, sites=sites, **found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return info if info.key == path.stem else None
@@ -58,6 +59,10 @@ def write(path: Path, info: BackboneInfo) -> None:
             raise
     except OSError:
         return
+
+
+def _levels(tables: list[dict]) -> tuple[LevelInfo, ...]:
+    return tuple(LevelInfo(**_tuples(table)) for table in tables)
 
 
 def _tuples(table: dict) -> dict:

@@ -33,14 +33,28 @@ _tracing = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Look:
+    """What was seen of a network in one run without numbers.
+
+    Attributes:
+        walk: its graph, and where every tensor of it lies.
+        head: path of the layer that gives the logits, whose rows are the classes.
+        classes: how many logits there are.
+    """
+
+    walk: Walk
+    head: str
+    classes: int
+
+
+@dataclass(frozen=True)
 class Cut:
     """A network cut into levels.
 
     Attributes:
         graph: returns ((level, ...), logits); every level is [b c h w].
         levels: what they are, fine to coarse.
-        head: path of the layer that gives the logits, whose rows are the classes.
-        classes: how many logits there are.
+        head, classes: as in Look.
     """
 
     graph: fx.Graph
@@ -49,34 +63,48 @@ class Cut:
     classes: int
 
 
-def cut(network: nn.Module, size_px: int) -> Cut:
-    """Cut a network that is built on the meta device, in eval mode, at a square input of this side.
+def look(network: nn.Module, size_px: int) -> Look:
+    """Trace a network that is built on the meta device, in eval mode, and run it at a square input of this side.
 
     Raises:
         Exception: whatever torch.fx or the network raises where it cannot be traced.
     """
-    graph = _Tracer().run(network)
-    walk = _Walk(fx.GraphModule(network, graph))
+    walk = Walk(fx.GraphModule(network, _Tracer().run(network)))
     with torch.no_grad():
         logits = walk.run(torch.empty(2, 3, size_px, size_px, device="meta"))
-    head = [node.target for node in graph.nodes if walk.has_parameters(node)][-1]
-    taps = _taps(walk, head.partition(".")[0])
-    levels, outputs = [], []
-    for stage, (name, node) in enumerate(taps, 1):
-        place, view = walk.places[node], walk.views[node]
-        levels.append(LevelInfo(name, view.channels, place.stride, place.offset, stage, node.name))
-        outputs.append(_show(graph, node, view, copy=walk.is_overwritten(node)))
-    picture = next(node for node in graph.nodes if node.op == "placeholder")
+    head = [node.target for node in walk.module.graph.nodes if walk.has_parameters(node)][-1]
+    return Look(walk, head, logits.shape[1])
+
+
+def cut(network: nn.Module, size_px: int) -> Cut:
+    """Look at a network and cut it into levels; see `look`."""
+    return into_levels(look(network, size_px))
+
+
+def into_levels(seen: Look) -> Cut:
+    """Cut a network into levels."""
+    walk, taps = seen.walk, _taps(seen.walk, seen.head.partition(".")[0])
+    levels = tuple(walk.info(name, node, stage) for stage, (name, node) in enumerate(taps, 1))
+    return Cut(giving(walk, [node for _, node in taps]), levels, seen.head, seen.classes)
+
+
+def giving(walk: Walk, taps: list[fx.Node]) -> fx.Graph:
+    """Return a copy of the graph that returns ((map, ...), logits): the tensors of these nodes, each [b c h w]."""
+    graph, own = fx.Graph(), {}
+    logits = graph.graph_copy(walk.module.graph, own)
+    end = graph.output(())
+    outputs = tuple(_show(graph, own[node], walk.views[node], copy=walk.is_overwritten(node)) for node in taps)
+    picture = next(node for node in walk.module.graph.nodes if node.op == "placeholder")
     if walk.is_overwritten(picture):
-        with graph.inserting_after(picture):
-            own = graph.call_method("clone", (picture,))
-        picture.replace_all_uses_with(own, delete_user_cb=lambda user: user is not own)
-    end = graph.output_node()
-    end.args = ((tuple(outputs), end.args[0]),)
+        with graph.inserting_after(own[picture]):
+            kept = graph.call_method("clone", (own[picture],))
+        own[picture].replace_all_uses_with(kept, delete_user_cb=lambda user: user is not kept)
+    end.args = ((outputs, logits),)
     # A line such as `x.mul_(2)` has a result that nobody uses, and does something all the same.
-    graph.eliminate_dead_code(lambda node: node in walk.writers or node.is_impure())
+    act = {own[n] for n in walk.module.graph.nodes if n in own and (n in walk.writers or n.is_impure())}
+    graph.eliminate_dead_code(lambda node: node in act or node is end)
     graph.lint()
-    return Cut(graph, tuple(levels), head, logits.shape[1])
+    return graph
 
 
 class _Tracer(fx.Tracer):
@@ -105,7 +133,7 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-class _Walk(fx.Interpreter):
+class Walk(fx.Interpreter):
     """Runs a graph and works out the place of every tensor on the way.
 
     Attributes:
@@ -142,6 +170,15 @@ class _Walk(fx.Interpreter):
         """Say whether a later operation writes into the node's memory."""
         value, writes = self._made[node]
         return value._version != writes
+
+    def info(self, name: str, node: fx.Node, stage: int) -> LevelInfo:
+        """Return what a node's tensor is as a map."""
+        place = self.places[node]
+        return LevelInfo(name, self.views[node].channels, place.stride, place.offset, stage, node.name)
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Return the shape of a node's tensor, of two pictures."""
+        return tuple(self._made[node][0].shape)
 
     def has_parameters(self, node: fx.Node) -> bool:
         return node.op == "call_module" and any(True for _ in self.module.get_submodule(node.target).parameters())
@@ -260,9 +297,9 @@ def _order(name: str, args: tuple, kwargs: dict, rank: int) -> tuple[int, ...]:
 
 
 # --- where a level ends --------------------------------------------------------------------------
-def _taps(walk: _Walk, head: str) -> list[tuple[str, fx.Node]]:
+def _taps(walk: Walk, head: str) -> list[tuple[str, fx.Node]]:
     """Return the levels' names and nodes, fine to coarse."""
-    nodes = [n for n in walk.module.graph.nodes if isinstance(walk.places.get(n), Place) and head not in _blocks(n)]
+    nodes = [n for n in walk.module.graph.nodes if isinstance(walk.places.get(n), Place) and head not in blocks(n)]
     features = [n for n in nodes if walk.places[n].learned and n in walk.views]
     strides = [walk.places[n].stride for n in features]
     if len(set(strides)) == 1:
@@ -277,12 +314,12 @@ def _taps(walk: _Walk, head: str) -> list[tuple[str, fx.Node]]:
     return [(f"s{walk.places[node].stride[0]:g}", node) for node in found if node in features]
 
 
-def _entering(walk: _Walk, nodes: list[fx.Node], growth: fx.Node, before: tuple[float, float]) -> fx.Node:
+def _entering(walk: Walk, nodes: list[fx.Node], growth: fx.Node, before: tuple[float, float]) -> fx.Node:
     """Return the map that enters the largest block around `growth` in which the stride grows only this once."""
     after = walk.places[growth].stride
     entering = next(a for a in growth.all_input_nodes if a in walk.places)
-    for block in reversed(_blocks(growth)):
-        inside = {n for n in nodes if block in _blocks(n)}
+    for block in reversed(blocks(growth)):
+        inside = {n for n in nodes if block in blocks(n)}
         sources = {a for n in inside for a in n.all_input_nodes if a not in inside and a in walk.places}
         if len(sources) != 1 or any(walk.places[n].stride not in (before, after) for n in inside):
             break
@@ -294,12 +331,12 @@ def _depths(features: list[fx.Node]) -> list[fx.Node]:
     """Return the outputs of the blocks of the longest chain: the container with the most blocks that end in a map."""
     chains: dict[str, dict[str, fx.Node]] = {}
     for node in features:
-        for block in _blocks(node):
+        for block in blocks(node):
             chains.setdefault(block.rpartition(".")[0], {})[block] = node
     return list(max(chains.values(), key=len).values())
 
 
-def _blocks(node: fx.Node) -> list[str]:
+def blocks(node: fx.Node) -> list[str]:
     """Return the paths of the modules around an operation, outermost first."""
     return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
 

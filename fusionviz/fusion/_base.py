@@ -36,6 +36,7 @@ class Context:
         boxes: of one picture, [n 4], x0 y0 x1 y1 in pixels of the network's input.
         labels: what is in each box, as keys of the scenes' classes; () where nobody said.
         levels: the maps as they came, with the places of their cells; the module itself fills them in.
+        ends: positions of the two maps that the board shows as low and high, among those that the method is given.
     """
 
     picture: Tensor | None = None
@@ -44,6 +45,7 @@ class Context:
     phrase: str | None = None
     generator: torch.Generator | None = None
     levels: tuple[FeatureMap, ...] = ()
+    ends: tuple[int, int] = (0, -1)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class FusionModule(nn.Module):
     """Knobs that set the weight, or its mean: turned by hand, they leave a fit to the picture nothing to choose."""
     pools_to_one: ClassVar[bool] = False
     """True where a batch norm stands behind global pooling: it cannot be trained with a batch of one."""
+    inputs: ClassVar[tuple[str, int]] = ("C", 1)
+    """What formulas call several maps: the letter, and the number of the first."""
 
     def __init__(
         self,
@@ -184,7 +188,8 @@ class FusionModule(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
-        self.strides = tuple(strides) if strides else tuple(4.0 * 2**i for i in range(len(channels)))
+        octave = 1 if self.spec.takes == "branches" else 2  # branches stand on one grid
+        self.strides = tuple(strides) if strides else tuple(4.0 * octave**i for i in range(len(channels)))
         self.seed, self.params = seed, params
         self.trained: Provenance | None = None
         if len(self.strides) != len(self.channels):
@@ -243,11 +248,11 @@ class FusionModule(nn.Module):
     ) -> FusionResult:
         trace = Trace() if trace is None else trace
         maps = self._take(levels)
-        tensors = self._inputs(maps, trace)
+        context = replace(context or Context(), levels=tuple(maps))
+        tensors = self._inputs(maps, trace, context.ends)
         met = None
         if self.alignment is not None:
             tensors = met = self.alignment(*tensors, trace)
-        context = replace(context or Context(), levels=tuple(maps))
         fused = self.fuse(*tensors, context=context, trace=trace)
         grid = self._grid(maps[fused.at], fused.inset)
         met = fused.aligned if met is None else met
@@ -261,7 +266,7 @@ class FusionModule(nn.Module):
         return FusionResult(outputs, attention, trace.steps, aligned, fused.terms, self.provenance)
 
     def _check_count(self, count: int) -> None:
-        want = {"one": (1, 1), "pair": (2, 2), "pyramid": (2, 99)}.get(self.spec.takes, (1, 99))
+        want = {"one": (1, 1), "pair": (2, 2), "pyramid": (2, 99), "branches": (2, 99)}.get(self.spec.takes, (1, 99))
         if not want[0] <= count <= want[1]:
             code = "shape.count_exactly" if want[0] == want[1] else "shape.count"
             raise ShapeError(code, method=self.spec.key, expected=want[0], received=count)
@@ -281,11 +286,14 @@ class FusionModule(nn.Module):
                 expected=", ".join(map(str, self.channels)),
                 received=", ".join(str(m.channels) for m in maps),
             )
+        if self.spec.takes == "branches" and len({m.size for m in maps}) > 1:
+            received = ", ".join(shape_text(m.size) for m in maps)
+            raise ShapeError("shape.one_size", method=self.spec.key, received=received)
         if self.training and self.pools_to_one and maps[0].tensor.shape[0] == 1:
             raise ShapeError("shape.batch_of_one", method=self.spec.key)
         return maps
 
-    def _inputs(self, maps: list[FeatureMap], trace: NullTrace) -> list[Tensor]:
+    def _inputs(self, maps: list[FeatureMap], trace: NullTrace, ends: tuple[int, int]) -> list[Tensor]:
         if self.spec.takes == "pair":
             # A tensor given twice still is two inputs: the trace tells steps apart by their tensor.
             low, high = maps[0].tensor, maps[1].tensor
@@ -294,11 +302,17 @@ class FusionModule(nn.Module):
                 trace.input("low", low, formula="X", role="low"),
                 trace.input("high", high, formula="Y", role="high"),
             ]
-        roles = ["low"] + [""] * (len(maps) - 2) + ["high"]
-        names = [f"c{i + 1}" for i in range(len(maps))]
+        letter, first = self.inputs
+        roles = dict(zip((i % len(maps) for i in ends), ("low", "high"), strict=True))
         return [
-            trace.input(name, m.tensor.view_as(m.tensor), formula=f"C_{{{i + 1}}}", role=role)  # its own, as above
-            for i, (name, m, role) in enumerate(zip(names, maps, roles, strict=False))
+            # Its own view, as above.
+            trace.input(
+                f"{letter.lower()}{i + first}",
+                m.tensor.view_as(m.tensor),
+                formula=f"{letter}_{{{i + first}}}",
+                role=roles.get(i, ""),
+            )
+            for i, m in enumerate(maps)
         ]
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,10 +18,16 @@ def parts(conv: nn.Conv2d, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(F.conv2d(m, k, padding=conv.padding) for m, k in zip(maps, kernels, strict=True))
 
 
-def low_and_rest(conv: nn.Conv2d, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return what the first map brings to a convolution of the stack, and what all others bring together."""
-    low, *rest = parts(conv, maps)
-    return low, sum(rest[1:], rest[0])
+def low_and_rest(conv: nn.Conv2d, maps: Sequence[Tensor], low: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what one of the maps, the first, brings to a convolution of the stack, and what all others bring."""
+    rest = list(parts(conv, maps))
+    return rest.pop(low), sum(rest[1:], rest[0])
+
+
+def alone_and_rest(maps: Sequence[Tensor], low: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the stack with only one of its maps, the first, and the stack without it: their sum is the stack."""
+    alone = [m if i == low else torch.zeros_like(m) for i, m in enumerate(maps)]
+    return torch.cat(alone, 1), torch.cat([m - a for m, a in zip(maps, alone, strict=True)], 1)
 
 
 def listed(terms: Sequence[str]) -> str:

@@ -66,15 +66,15 @@ def selection() -> Selection:
 
 
 def change(**changes: object) -> None:
-    """Change the selection; what no longer fits is let go: levels of another backbone, knobs of another method."""
+    """Change the selection; what no longer fits is let go: levels of another place, knobs of another method."""
     s = st.session_state
     old: Selection = s.selection
     new = old.with_(**changes)
     if new.backbone != old.backbone:
-        names = tuple(level.name for level in backbones.info(new.backbone).levels)
-        kept = {k: getattr(new, k) if getattr(new, k) in names else None for k in ("low", "high")}
-        new = new.with_(**kept, size=None)
+        new = new.with_(size=None)
         new = new.with_(weights="auto") if new.weights.startswith("file:") else new
+    if (new.backbone, new.site, new.method) != (old.backbone, old.site, old.method):
+        new = _placed(new)
     if new.method != old.method:
         spec, kept = fusion.spec(new.method), []
         for key, value in new.params:
@@ -83,10 +83,23 @@ def change(**changes: object) -> None:
             except FusionvizError:  # a knob that the new method does not have
                 continue
         new = new.with_(params=tuple(kept), pin_channel=None, channels=(), views=())
-    if (new.backbone, new.low, new.high, new.method) != (old.backbone, old.low, old.high, old.method):
+    if _place(new) != _place(old):
         # A step of one training is none of another's.
         new = new.with_(channels=(), pin_channel=None, frame=None, head="auto")
     s.selection, s.notices = new, ()
+
+
+def _place(chosen: Selection) -> tuple:
+    return chosen.backbone, chosen.site, chosen.low, chosen.high, chosen.method
+
+
+def _placed(chosen: Selection) -> Selection:
+    """Return a selection without a site and levels that its backbone and its method do not have."""
+    stands = fusion.spec(chosen.method).stands
+    there = [s.name for s in backbones.info(chosen.backbone).sites if not stands or s.kind == stands]
+    chosen = chosen.with_(site=chosen.site if chosen.site in there else None)
+    names = api.catalogue().levels(chosen)
+    return chosen.with_(**{k: getattr(chosen, k) if getattr(chosen, k) in names else None for k in ("low", "high")})
 
 
 def set_knob(key: str, value: object) -> None:

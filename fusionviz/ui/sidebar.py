@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import streamlit as st
 
-from fusionviz import backbones, device, fusion, pictures, study
+from fusionviz import backbones, device, fusion, panels, pictures, study
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
 from fusionviz.selection import FITS, GRIDS, SHOWS, Selection
@@ -27,6 +27,7 @@ def show() -> None:
     """Draw every control."""
     _picture()
     _backbone()
+    _place()
     _levels()
     _method()
     _view()
@@ -197,11 +198,41 @@ def _weights_file(path: object) -> None:
     session.change(weights=f"file:{written}" if written else "auto")
 
 
+def _place() -> None:
+    """Let a person choose where in the network is fused: between levels, or at a site of the network's own."""
+    chosen = session.selection()
+    stands = fusion.spec(chosen.method).stands
+    sites = {s.name: s for s in backbones.info(chosen.backbone).sites if not stands or s.kind == stands}
+    if not sites:
+        return
+    options = [*sites] if stands else ["", *sites]
+
+    def name(key: str) -> str:
+        if not key:
+            return say("sites.none")
+        site = sites[key]
+        return say(f"sites.{site.kind}", block=site.block, stride=f"s{site.operands[0].stride[0]:g}")
+
+    found = study.site(chosen)
+    st.selectbox(
+        say("control.place"),
+        options,
+        format_func=_labels(options, name),
+        help=say("control.place_help"),
+        **session.mirror("place", found.name if found else "", lambda v: session.change(site=v or None)),
+    )
+
+
 def _levels() -> None:
     chosen = session.selection()
     info = backbones.info(chosen.backbone)
-    names = [level.name for level in info.levels]
-    low, high = chosen.low or info.default_low, chosen.high or info.default_high
+    try:
+        site, infos = study.site(chosen), study.levels(chosen)
+        low, high = study.default_levels(chosen)
+    except FusionvizError:  # the page says that this method finds no place here; the levels stay at hand
+        site, infos, low, high = None, info.levels, info.default_low, info.default_high
+    names = [level.name for level in infos]
+    low, high = chosen.low or low, chosen.high or high
 
     def low_changed(name: str) -> None:
         up = names[max(names.index(high), names.index(name) + 1)]
@@ -211,12 +242,17 @@ def _levels() -> None:
         down = names[min(names.index(low), names.index(name) - 1)]
         session.change(low=down, high=name)
 
-    measure = "depth" if names[0].startswith("d") else "level"
+    measure = "map" if site else "depth" if names[0].startswith("d") else "level"
+    title = _labels(names, lambda n: panels.map_title(chosen, n, words.language()) if site else n)
+    if len(names) == 2:  # no choice: only what is what
+        st.caption(say("sites.pair", low=title(names[0]), high=title(names[1])))
+        return
     rows = (("low", names[:-1], low, low_changed), ("high", names[1:], high, high_changed))
     for role, offered, value, changed in rows:
         widget = st.segmented_control if len(names) <= 6 else st.select_slider
         more = {"required": True, "width": "stretch"} if len(names) <= 6 else {}
-        widget(say(f"control.{role}_{measure}"), offered, **more, **session.mirror(f"{role}_level", value, changed))
+        label = say(f"control.{role}_{measure}")
+        widget(label, offered, format_func=title, **more, **session.mirror(f"{role}_level", value, changed))
 
 
 # --- method --------------------------------------------------------------------------------------

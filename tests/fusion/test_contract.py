@@ -28,18 +28,24 @@ WIDTH = 8
 # --- inputs, and every way to build a method -----------------------------------------------------
 def count(key: str) -> int:
     takes = fusion.spec(key).takes
-    known = {"one": 1, "pair": 2, "pyramid": 3}
+    known = {"one": 1, "pair": 2, "pyramid": 3, "branches": 4}
     assert takes in known, f"{key} takes {takes!r}: say in this file which inputs the contract should give it"
     return known[takes]
 
 
 def channels(key: str, same: int = 0) -> tuple[int, ...]:
-    return ((same,) * 3 if same else (4, 6, 8))[: count(key)]
+    return ((same,) * 4 if same else (4, 6, 8, 10))[: count(key)]
+
+
+def strides(key: str) -> tuple[float, ...]:
+    """Of the levels: octaves; branches stand on one grid."""
+    return (4.0,) * 4 if fusion.spec(key).takes == "branches" else (4.0, 8.0, 16.0)
 
 
 def levels(key: str, sizes: tuple = EVEN, batch: int = 2, seed: int = 0, same: int = 0) -> tuple[Tensor, ...]:
     """Maps of unit variance with a mean of its own for each picture and channel, so that pooling finds something."""
     generator = torch.Generator().manual_seed(seed)
+    sizes = (sizes[0],) * 4 if fusion.spec(key).takes == "branches" else sizes
     return tuple(
         torch.randn(batch, c, *size, generator=generator) + 2 * torch.randn(batch, c, 1, 1, generator=generator)
         for c, size in zip(channels(key, same), sizes, strict=False)
@@ -127,10 +133,9 @@ def test_methods_are_found() -> None:
 @pytest.mark.parametrize("sizes", [EVEN, ODD, LARGE_ODD], ids=["even", "odd", "65"])
 def test_outputs_lie_on_the_grids_of_their_levels_and_are_finite(key: str, sizes: tuple) -> None:
     maps = levels(key, sizes, batch=1)
-    strides = (4.0, 8.0, 16.0)
     given = [
         FeatureMap(f"s{s:g}", m, (s, s), (s / 2 - 0.5,) * 2, i)
-        for i, (m, s) in enumerate(zip(maps, strides, strict=False), start=1)
+        for i, (m, s) in enumerate(zip(maps, strides(key), strict=False), start=1)
     ]
     result = build(key)(*given)
     grids = {m.size: (m.stride, m.offset) for m in given}

@@ -39,7 +39,7 @@ class _Row:
 
 def show(found: StudyResult) -> None:
     """Show a button, or the fit as it runs, or what came of it; nothing for methods that take no two levels."""
-    chosen = session.selection().with_(low=found.selection.low, high=found.selection.high)
+    chosen = session.selection().with_(**{k: getattr(found.selection, k) for k in ("site", "low", "high")})
     if (chosen.method, chosen.backbone) != (found.selection.method, found.selection.backbone):
         return  # the board shows what was there before a mistake
     subject = fits.subject(chosen)

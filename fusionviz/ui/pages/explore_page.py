@@ -4,7 +4,7 @@ import streamlit as st
 
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
-from fusionviz.ui.components import board_view, export, flow, heading, knows, live_fit, predictions, status
+from fusionviz.ui.components import board_view, elsewhere, export, flow, heading, knows, live_fit, predictions, status
 from fusionviz.ui.words import say
 
 selection = session.selection()
@@ -21,9 +21,11 @@ try:
 except FusionvizError as mistake:
     with said:
         notices.mistake(mistake)
+        elsewhere.show(mistake)
     found = st.session_state.get("last_good")
     if found is None:  # a link that cannot be shown: what it got right is kept, the rest is the default
-        session.change(low=None, high=None, size=None, weights="auto", params=())
+        at = elsewhere.networks(mistake)[:1] or (selection.backbone,)
+        session.change(backbone=at[0], site=None, low=None, high=None, size=None, weights="auto", params=())
         session.notify(mistake)
         st.rerun()
 
