@@ -1,5 +1,6 @@
 """The controls: picture, backbone, levels, method and its knobs, view, device. Each shows the selection and sets it."""
 
+import unicodedata
 from collections.abc import Callable, Iterable
 
 import streamlit as st
@@ -261,9 +262,7 @@ def _method() -> None:
     st.selectbox(
         say("control.method"),
         fusion.names(),
-        format_func=_labels(
-            fusion.names(), lambda key: f"{of_method(key, 'short')} · {say('families.' + fusion.spec(key).family)}"
-        ),
+        format_func=_labels(fusion.names(), _method_name),
         **session.mirror("method", chosen.method, lambda key: session.change(method=key)),
     )
     spec = fusion.spec(chosen.method)
@@ -281,6 +280,13 @@ def _method() -> None:
                 _knob(param, values[param.key])
 
 
+def _method_name(key: str) -> str:
+    """A method with its family, where both have room."""
+    short = of_method(key, "short")
+    whole = f"{short} · {say('families.' + fusion.spec(key).family)}"
+    return whole if _width(whole) <= 26 else short
+
+
 def _knob(param: Param, value: object) -> None:
     method = session.selection().method
     label = of_method(method, f"params.{param.key}.label")
@@ -292,7 +298,8 @@ def _knob(param: Param, value: object) -> None:
         st.toggle(label, **more)
     elif param.kind == "choice":
         name = _labels(param.choices, lambda v: _choice(method, param.key, v))
-        short = len(param.choices) <= 5 and sum(len(name(c)) for c in param.choices) <= 22
+        # Each button has its own margins, so many short words need more room than few long ones.
+        short = len(param.choices) <= 5 and sum(_width(name(c)) + 3 for c in param.choices) <= 29
         if short:
             st.segmented_control(label, param.choices, format_func=name, required=True, width="stretch", **more)
         else:
@@ -301,6 +308,11 @@ def _knob(param: Param, value: object) -> None:
         kind = type(param.default)
         step = kind(param.step or (1 if kind is int else 0.01))
         st.slider(label, kind(param.low), kind(param.high), step=step, **more)
+
+
+def _width(words: str) -> int:
+    """How wide words are, in Latin letters: a Chinese one takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in words)
 
 
 def _choice(method: str, key: str, value: object) -> str:
