@@ -34,7 +34,7 @@ _SIGNS = {
     r"\otimes": " ⊗ ", r"\odot": " ⊙ ", r"\oplus": " ⊕ ", r"\cdot": " · ", r"\times": " × ", r"\sigma": "σ",
     r"\delta": "δ", r"\alpha": "α", r"\theta": "θ", r"\gamma": "γ", r"\beta": "β", r"\lambda": "λ", r"\sum": "Σ",
     r"\uparrow": "↑", r"\downarrow": "↓", r"\,": " ", r"\;": " ", r"\ ": " ", r"\|": "‖", r"\in": " ∈ ", r"\to": " → ",
-    r"\uplus": " ⊎ ", r"\ast": " ∗ ",
+    r"\uplus": " ⊎ ", r"\ast": " ∗ ", r"\ldots": "…",
 }  # fmt: skip
 _SMALL = str.maketrans("0123456789+-=()iaehklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢₐₑₕₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
 _HIGH = str.maketrans("0123456789+-×HTdou", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ˣᴴᵀᵈᵒᵘ")
