@@ -4,8 +4,8 @@ Paper: Dai, Gieseke, Oehmcke, Wu, Barnard, "Attentional Feature Fusion", WACV 20
 Idea: add the maps, ask MS-CAM about the sum, and let its answer choose between the two.
 Differs from paper: nothing by default. Differs from the released code: there both terms are multiplied by 2, so
 that the weights add up to 2 as they do in a plain sum; `gain=2` gives that. In the released short-skip blocks X
-is the residual, in the paper the identity; here X is always the low level, as in the paper's long skips, and
-the picture's title says whose weight it is.
+is the residual, in the paper the identity; here X is the low level, and at a short skip the identity, as in the
+paper, and the picture's title says whose weight it is.
 """
 
 import torch

@@ -1,5 +1,6 @@
 """The controls: picture, backbone, levels, method and its knobs, view, device. Each shows the selection and sets it."""
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable
 
@@ -207,21 +208,24 @@ def _place() -> None:
     if not sites:
         return
     options = [*sites] if stands else ["", *sites]
-
-    def name(key: str) -> str:
-        if not key:
-            return say("sites.none")
-        site = sites[key]
-        return say(f"sites.{site.kind}", block=site.block, stride=f"s{site.operands[0].stride[0]:g}")
-
+    named = _blocks([s.block for s in sites.values()])
+    names = {"": say("sites.none")} | dict(zip(sites, named, strict=True))
+    kind = next(iter(sites.values())).kind
     found = study.site(chosen)
     st.selectbox(
-        say("control.place"),
+        say("control.place", kind=say(f"sites.{kind}")),
         options,
-        format_func=_labels(options, name),
+        format_func=_labels(options, names.__getitem__),
         help=say("control.place_help"),
         **session.mirror("place", found.name if found else "", lambda v: session.change(site=v or None)),
     )
+
+
+def _blocks(paths: list[str]) -> list[str]:
+    """Return the paths of modules without the folder that all of them share, as far as what is left has a name."""
+    shared = os.path.commonprefix(paths).rpartition(".")[0]
+    short = [path[len(shared) + 1 :] for path in paths] if shared else paths
+    return short if all(path[:1].isalpha() for path in short) else paths
 
 
 def _levels() -> None:
@@ -244,16 +248,18 @@ def _levels() -> None:
         session.change(low=down, high=name)
 
     measure = "map" if site else "depth" if names[0].startswith("d") else "level"
-    title = _labels(names, lambda n: panels.map_title(chosen, n, words.language()) if site else n)
-    if len(names) == 2:  # no choice: only what is what
-        st.caption(say("sites.pair", low=title(names[0]), high=title(names[1])))
+    titles = [panels.map_title(chosen, name, words.language()) for name in names] if site else []
+    if site and len(names) == 2:  # no choice: only what is what
+        st.caption(say("sites.pair", low=titles[0], high=titles[1]))
         return
     rows = (("low", names[:-1], low, low_changed), ("high", names[1:], high, high_changed))
     for role, offered, value, changed in rows:
         widget = st.segmented_control if len(names) <= 6 else st.select_slider
         more = {"required": True, "width": "stretch"} if len(names) <= 6 else {}
         label = say(f"control.{role}_{measure}")
-        widget(label, offered, format_func=title, **more, **session.mirror(f"{role}_level", value, changed))
+        widget(label, offered, **more, **session.mirror(f"{role}_level", value, changed))
+    if titles and titles != names:
+        st.caption("\\\n".join(titles))
 
 
 # --- method --------------------------------------------------------------------------------------
