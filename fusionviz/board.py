@@ -70,13 +70,17 @@ class Label:
 
 @dataclass(frozen=True)
 class Node:
-    """A map of a graph, drawn as a disc at (x, y), parts of the panel; `fused`: it makes the fused map."""
+    """A map of a graph, drawn as a disc at (x, y), parts of the panel; `fused`: it makes the fused map.
+
+    `radius` is a part of the panel's shorter side.
+    """
 
     label: str
     x: float
     y: float
     level: tuple[int, int]
     fused: bool = False
+    radius: float = 0.058
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,8 @@ class BoardFrame:
         text: the value for people: "0.46", "120".
         facts: one sentence of what was measured there, or "".
         height: of the curve over the slider, 0 ... 1, or None where nothing was measured.
-        panels: as the board's own: the same ids, views, scales and channels in the same order, so that nothing jumps.
+        panels: as the board's own: the same ids, views, scales and channels in the same order, so that nothing jumps;
+            labels of maps may differ, as they may say numbers.
         arithmetic: the board's, with the constants of this position.
     """
 
@@ -264,7 +269,7 @@ class BoardSweep:
 
 def _form(view: PanelView) -> tuple:
     """What of a view must not change from frame to frame."""
-    maps = tuple((m.label, m.channel, m.box, m.values.shape) for m in (*view.maps, *view.shares))
+    maps = tuple((m.channel, m.level, m.box, m.values.shape) for m in (*view.maps, *view.shares))
     edges = tuple((e.start, e.end) for e in view.edges)
     return view.key, view.label, view.kind, view.scale, maps, tuple((b.label, b.channel) for b in view.bars), edges
 

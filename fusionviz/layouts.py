@@ -68,6 +68,7 @@ def legend(maps: Sequence[Map], texts: Sequence[str]) -> tuple[Label, ...]:
 
 # --- a graph ---------------------------------------------------------------------------------------
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEAD = 0.09, 0.91, 0.185, 0.925, 0.04
+_NUMBER, _ASIDE = 0.05, 0.105
 MOST_COLUMNS = 5
 """With more, there is no room for numbers at the edges."""
 
@@ -83,10 +84,12 @@ def graph(
         heads: what stands above each column.
     """
     count = 1 + max(n.column for n in found)
-    across = (_RIGHT - _LEFT) / max(1, count - 1)
     down = (_BOTTOM - _TOP) / max(1, levels - 1)
+    dense = down < 2 * Node.radius + _NUMBER  # no room for a number between a node and the next below
+    across = (_RIGHT - _LEFT - dense * _ASIDE) / max(1, count - 1)
+    radius = min(Node.radius, 0.45 * down)
     nodes = tuple(
-        Node(name, _LEFT + n.column * across, _BOTTOM - (n.level - 1) * down, (n.level - 1, levels), n.fused)
+        Node(name, _LEFT + n.column * across, _BOTTOM - (n.level - 1) * down, (n.level - 1, levels), n.fused, radius)
         for n, name in zip(found, names, strict=True)
     )
     taken = {(n.column, n.level) for n in found}
@@ -103,6 +106,8 @@ def graph(
             bend = 0.85 * down if bent else 0.0
             at = 0.78 if crowded or bent else 0.5
             through, mark = (x, y - bend), _on_curve((a.x, a.y), (x, y - bend), (b.x, b.y), at)
+            if dense and start.column == node.column:
+                mark = (mark[0] + _ASIDE, mark[1])
             text = f"{edge.weight:.2f}".replace("-", "−") if count <= MOST_COLUMNS else ""
             edges.append(Edge(edge.start, end, edge.share, text, through, mark))
     labels = tuple(

@@ -10,7 +10,9 @@ def result(method: str, count: int = 4, **params: object):
     module = fusion.build(method, (8,) * count, width=8, **params).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        return module(*(torch.randn(1, 8, 32 // 2**i, 32 // 2**i, generator=generator) for i in range(count)))
+        return module(
+            *(torch.randn(1, 8, max(1, 32 // 2**i), max(1, 32 // 2**i), generator=generator) for i in range(count))
+        )
 
 
 def edges(nodes: tuple[meetings.Node, ...]) -> dict[str, list[str]]:
@@ -117,7 +119,15 @@ def test_an_octave_pyramid_is_a_staircase_that_fills_its_panel() -> None:
 
 @pytest.mark.parametrize(
     ("method", "levels", "repeats"),
-    [("bifpn", 4, 1), ("bifpn", 4, 3), ("bifpn", 6, 1), ("panet", 4, None), ("fpn", 2, None), ("asff", 3, None)],
+    [
+        ("bifpn", 4, 1),
+        ("bifpn", 4, 3),
+        ("bifpn", 6, 1),
+        ("fpn", 7, None),
+        ("panet", 4, None),
+        ("fpn", 2, None),
+        ("asff", 3, None),
+    ],
 )
 def test_a_graph_keeps_to_its_panel(method: str, levels: int, repeats: int | None) -> None:
     found = meetings.graph(result(method, levels, **({"repeats": repeats} if repeats else {})).trace)

@@ -429,6 +429,20 @@ def test_each_block_of_keys_has_views_and_its_part_of_the_whole(found: dict) -> 
     assert (views["rows"].stride, views["rows-high"].stride) == ((16.0, 16.0), (32.0, 32.0))
 
 
+def test_a_slider_over_rows_and_over_a_graph_goes_through_their_numbers(found: dict) -> None:
+    rows = asking(found, (LOW, HIGH))
+    graphs = [pyramid_of("bifpn", shift=value) for value in (-0.5, 0.0, 0.5)]
+    pairs = rows.result.attention["pairs"]
+    other = replace(rows.result, attention={"pairs": replace(pairs, tensor=pairs.tensor.flip(2))})
+    for results, start in (((rows.result, other), rows), ([g.result for g in graphs], graphs[0])):
+        frames = tuple(study.Frame(float(i), r, facts={"loss": 1.0}) for i, r in enumerate(results))
+        swept_study = replace(start, sweep=study.Sweep("step", frames, 0))
+        board = panels.build(swept_study, View(), "en")
+        shown = [next(p for p in f.panels if p.id == "weight").shown for f in board.sweep.frames]
+        said = [tuple(m.label for m in v.maps) or tuple(e.text for e in v.edges) for v in shown]
+        assert len(set(said)) == len(results)
+
+
 def test_other_methods_ask_for_no_row(found: dict) -> None:
     assert not any(panels.asks(result) for result in found.values() if result.selection.method not in ROWS)
 

@@ -450,7 +450,7 @@ class _Slide:
         """Who hears whom: an edge is as thick as its share of what meets in its node."""
         c, theme = self.canvas, self.theme
         side = min(window.w, window.h)
-        radius, size = 0.058 * side, min(7.4, 0.046 * side)
+        size = min(7.4, 0.046 * side)
 
         def at(place: tuple[float, float]) -> tuple[float, float]:
             return window.x + place[0] * window.w, window.y + place[1] * window.h
@@ -469,9 +469,11 @@ class _Slide:
         for node in shown.nodes:
             x, y = at((node.x, node.y))
             colour = theme.fused if node.fused else self._level_colour(node.level)
+            radius = node.radius * side
             c.disc(x, y, radius, theme.fused if node.fused else theme.card, colour)
             ink = theme.card if node.fused else theme.ink
-            c.text(x, y + 0.36 * size, node.label, size, ink, bold=True, align="center")
+            small = min(size, 0.8 * radius)
+            c.text(x, y + 0.36 * small, node.label, small, ink, bold=True, align="center")
 
     # --- bars and numbers ----------------------------------------------------------------------
     def _bar_limits(self, shown: PanelView) -> tuple[float, float]:

@@ -172,7 +172,7 @@ function headersOf(header) {
   const all = header.sweep.frames.map((f) => ({ ...header, panels: header.panels.map((panel, p) => ({ ...panel, badge: f.badges[p],
     views: panel.views.map((view, v) => {
       const version = f.panels[p][v];
-      const maps = view.maps.map((entry, i) => ({ ...entry, map: version.maps[i] }));
+      const maps = view.maps.map((entry, i) => ({ ...entry, map: version.maps[i], label: version.names[i] }));
       const shares = view.shares.map((entry, i) => ({ ...entry, map: version.shares[i] }));
       const bars = view.bars.map((bar, i) => ({ ...bar, value: version.bars[i] }));
       const edges = view.edges.map((edge, i) => ({ ...edge, ...version.edges[i] }));
@@ -1280,7 +1280,7 @@ class BoardView {
   /** Who hears whom: an edge is as thick as its share of what meets in its node. */
   paintGraph(panel, context) {
     const { view, width, height, dpr } = panel;
-    const side = Math.min(width, height), radius = 0.058 * side;
+    const side = Math.min(width, height);
     const at = ([x, y]) => [x * width, y * height];
     const px = Math.min(0.72 * this.fontPx * dpr, 0.052 * side);
     context.lineCap = "butt";
@@ -1306,9 +1306,9 @@ class BoardView {
       context.fillStyle = this.ink;
       context.fillText(edge.text, x, y);
     }
-    context.font = `600 ${px}px ${this.font}`;
     for (const node of view.nodes) {
-      const colour = this.levelColour(node.level), [x, y] = at([node.x, node.y]);
+      const colour = this.levelColour(node.level), [x, y] = at([node.x, node.y]), radius = node.radius * side;
+      context.font = `600 ${Math.min(px, 0.9 * radius)}px ${this.font}`;
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.fillStyle = node.fused ? this.colours.fused : this.card;
@@ -1652,9 +1652,14 @@ class BoardView {
         return part;
       }));
     }
-    all.forEach((s, i) => {
-      const value = valueAt(this.maps[s.map], this.cell(s, place).index);
-      say(shares.children[i].lastChild, Number.isFinite(value) ? value.toFixed(2) : "–");
+    const values = all.map((s) => valueAt(this.maps[s.map], this.cell(s, place).index));
+    const most = values.indexOf(Math.max(...values)), many = all.length > 4; // of many, only the largest has room
+    shares.dataset.count = many ? "many" : all.length;
+    values.forEach((value, i) => {
+      const part = shares.children[i];
+      say(part.lastChild, Number.isFinite(value) ? value.toFixed(2) : "–");
+      part.style.visibility = many && i !== most ? "hidden" : "visible";
+      part.style.justifyContent = many && i >= all.length / 2 ? "flex-end" : "flex-start";
     });
   }
 

@@ -276,6 +276,7 @@ def _frame(frame: BoardFrame, payload: _Payload) -> dict:
 def _version(view: PanelView, payload: _Payload) -> dict:
     return {
         "maps": [payload.add(m.values, rgb=view.scale == "rgb") for m in view.maps],
+        "names": [m.label for m in view.maps],
         "shares": [payload.add(m.values, rgb=False) for m in view.shares],
         "bars": [_number(b.value) for b in view.bars],
         "edges": [{"share": edge.share, "text": edge.text} for edge in view.edges],
