@@ -23,7 +23,7 @@ from fusionviz.trace import NullTrace
 
 SPEC = FusionSpec(
     key="deeplabv3plus",
-    family="pyramid",
+    family="early",
     equation=r"Z = \delta(K_{2} \ast \delta(K_{1} \ast [{\uparrow}A;\,\delta(W_x X)])), \quad A = \mathrm{ASPP}(Y)",
     year=2018,
     align="none",  # low is made narrow and high wide, and the method enlarges by itself

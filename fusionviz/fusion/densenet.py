@@ -22,7 +22,7 @@ BOTTLENECK = 4
 
 SPEC = FusionSpec(
     key="densenet",
-    family="basic",
+    family="early",
     equation=r"x_{\ell} = H_{\ell}(Z), \quad Z = [x_{0};\, x_{1};\, \ldots;\, x_{\ell-1}]",
     year=2017,
     takes="branches",

@@ -25,7 +25,7 @@ from fusionviz.trace import NullTrace
 
 SPEC = FusionSpec(
     key="hrnet",
-    family="pyramid",
+    family="early",
     equation=r"R_{i} = \delta(\sum_{j} f_{ji}(C_{j})), \quad f_{ii}(C) = C, \quad Z = R_{1}",
     year=2019,
     takes="pyramid",

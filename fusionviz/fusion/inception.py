@@ -21,7 +21,7 @@ from fusionviz.trace import NullTrace
 
 SPEC = FusionSpec(
     key="inception",
-    family="basic",
+    family="early",
     equation=r"Z = [B_{1};\, B_{2};\, \ldots;\, B_{n}]",
     year=2015,
     takes="branches",
