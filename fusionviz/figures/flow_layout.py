@@ -25,7 +25,7 @@ class Node:
         inputs: keys of earlier nodes.
         role: "low" | "high" | "weight" | "fused" | "": low stands above high, fused at the far right.
         title: for people.
-        members: keys of the steps it stands for, itself alone unless `compact` merged it.
+        members: keys of the steps it stands for, itself alone unless `compact` or `gather` merged it.
     """
 
     key: str
@@ -76,6 +76,31 @@ def compact(nodes: Iterable[Node]) -> list[Node]:
             titles = ", ".join(t for t in (before.title, node.title) if t)
             node = replace(node, inputs=before.inputs, title=titles, members=before.members + node.members)
         found[node.key] = node
+    return list(found.values())
+
+
+def gather(nodes: Iterable[Node], most: int = 5) -> list[Node]:
+    """Merge inputs without a role that are read by the same nodes into one box where there are more than `most`.
+
+    A block that stacks twenty maps would else be twenty boxes too small to read. The merged node has the key of its
+    last member and the title of each.
+    """
+    nodes = list(nodes)
+    readers: dict[str, tuple[str, ...]] = {n.key: tuple(m.key for m in nodes if n.key in m.inputs) for n in nodes}
+    alike: dict[tuple[str, ...], list[Node]] = {}
+    for node in nodes:
+        if not node.inputs and not node.role:
+            alike.setdefault(readers[node.key], []).append(node)
+    one: dict[str, Node] = {}
+    for group in alike.values():
+        if len(group) > most:
+            merged = replace(group[-1], members=tuple(k for n in group for k in n.members))
+            one |= dict.fromkeys((n.key for n in group), merged)
+    found: dict[str, Node] = {}
+    for node in nodes:
+        node = one.get(node.key, node)
+        inputs = tuple(dict.fromkeys(one[k].key if k in one else k for k in node.inputs))
+        found.setdefault(node.key, replace(node, inputs=inputs))
     return list(found.values())
 
 

@@ -194,7 +194,7 @@ class _Slide:
         parts: list[tuple[str, str]] = []
         for i, piece in enumerate(self.board.caption.split(" · ") if self.board.caption else []):
             parts += [(" · ", self.theme.muted)] if i else []
-            levels = re.fullmatch(r"([sd]\d+\S*) \+ ([sd]\d+\S*)", piece)
+            levels = re.fullmatch(r"((?:[sdbx]\d|identity)\S*) \+ ((?:[sdbx]\d|residual)\S*)", piece)
             if levels:
                 parts += [(levels[1], self.theme.low), (" + ", self.theme.muted), (levels[2], self.theme.high)]
             else:

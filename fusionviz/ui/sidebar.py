@@ -208,9 +208,9 @@ def _place() -> None:
     if not sites:
         return
     options = [*sites] if stands else ["", *sites]
-    named = _blocks([s.block for s in sites.values()])
-    names = {"": say("sites.none")} | dict(zip(sites, named, strict=True))
     kind = next(iter(sites.values())).kind
+    named = _blocks(kind, [s.block for s in sites.values()])
+    names = {"": say("sites.none")} | dict(zip(sites, named, strict=True))
     found = study.site(chosen)
     st.selectbox(
         say("control.place", kind=say(f"sites.{kind}")),
@@ -221,11 +221,14 @@ def _place() -> None:
     )
 
 
-def _blocks(paths: list[str]) -> list[str]:
-    """Return the paths of modules without the folder that all of them share, as far as what is left has a name."""
+def _blocks(kind: str, paths: list[str]) -> list[str]:
+    """Return the paths of modules as short as they stay telling: without the folder that all of them share, and without
+    the kind in front of every part, which the control's label says."""
     shared = os.path.commonprefix(paths).rpartition(".")[0]
     short = [path[len(shared) + 1 :] for path in paths] if shared else paths
-    return short if all(path[:1].isalpha() for path in short) else paths
+    short = short if all(path[:1].isalpha() for path in short) else paths
+    plain = [".".join(part.removeprefix(kind) for part in path.split(".")) for path in short]
+    return plain if all(part[:1].isalpha() for path in plain for part in path.split(".")) else short
 
 
 def _levels() -> None:

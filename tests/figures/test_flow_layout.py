@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionviz import fusion
-from fusionviz.figures.flow_layout import FlowLayout, Node, compact, layout
+from fusionviz.figures.flow_layout import FlowLayout, Node, compact, gather, layout
 
 
 @st.composite
@@ -174,6 +174,26 @@ def test_compact_merges_chains_of_alignment() -> None:
     assert merged["high_resize"].inputs == ("high",)
     assert merged["sum"].inputs == ("low_norm", "high_resize")
     assert merged["low"].members == ("low",)
+
+
+def test_gather_puts_many_inputs_of_one_reader_into_one_box() -> None:
+    many = [Node(f"x{i}", role={0: "low", 9: "high"}.get(i, ""), title="input") for i in range(10)]
+    stack = Node("fused", tuple(n.key for n in many), "fused")
+    merged = {n.key: n for n in gather([*many, stack])}
+    assert list(merged) == ["x0", "x8", "x9", "fused"]
+    assert merged["x8"].members == tuple(f"x{i}" for i in range(1, 9))
+    assert merged["fused"].inputs == ("x0", "x8", "x9")
+    few = [Node("a"), Node("b"), Node("c"), Node("z", ("a", "b", "c"))]
+    assert gather(few) == few
+
+
+def test_gather_leaves_an_input_that_somebody_else_reads() -> None:
+    many = [Node(f"x{i}") for i in range(8)]
+    nodes = [*many, Node("off", ("x3",)), Node("z", ("x0", "x1", "x2", "off", "x4", "x5", "x6", "x7"))]
+    merged = {n.key: n for n in gather(nodes)}
+    assert set(merged) == {"x3", "off", "x7", "z"}
+    assert merged["z"].inputs == ("x7", "off")
+    assert len(layout(merged.values(), dict.fromkeys(merged, (80.0, 30.0))).boxes) == 4
 
 
 def test_compact_leaves_what_others_read() -> None:

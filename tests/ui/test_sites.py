@@ -113,7 +113,7 @@ def test_a_long_list_of_places_has_short_names() -> None:
     app = open_app(net="densenet121", m="densenet")
     options = app.selectbox(key="place").options
     assert len(options) == 58
-    assert options[:2] == ["denseblock1.denselayer2", "denseblock1.denselayer3"]
+    assert options[:2] == ["block1.layer2", "block1.layer3"]
     assert "low_level" in keys(app)  # seven maps: a slider instead of buttons
 
 

@@ -35,7 +35,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
     macs = found.step_macs()
     nodes = [flow_layout.Node(s.key, s.inputs, s.role, of_method(method, f"steps.{s.op}")) for s in found.result.trace]
     steps = {s.key: s for s in found.result.trace}
-    merged = flow_layout.compact(nodes)
+    merged = flow_layout.compact(flow_layout.gather(nodes))
     drawn, sizes = [], {}
     for node in merged:
         members = [steps[k] for k in node.members]
@@ -47,6 +47,9 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         shape = " × ".join(str(n) for n in members[-1].tensor.shape[1:])
         formulas = [plain(s.formula) for s in members if s.formula]
         title = node.title
+        if len(members) > 1 and not node.inputs:  # many inputs in one box
+            title, formulas = f"{title} × {len(members)}", [f"{formulas[0]} … {formulas[-1]}"]
+            shape = shape if len({s.tensor.shape for s in members}) == 1 else ""
         tip = "\n".join([title, shape, *formulas, *costs])
         # A box shows its last formula, the tooltip all of them; an input has only a letter, which its colour says too.
         formula = formulas[-1] if formulas else ""
