@@ -104,7 +104,8 @@ def graph(
             # An edge along its row goes around the nodes that stand in its way.
             bent = start.level == node.level and any((c, node.level) in taken for c in between)
             bend = 0.85 * down if bent else 0.0
-            at = 0.82 if bent else 0.78 if crowded else 0.5
+            slanted = start.level != node.level and start.column != node.column
+            at = 0.8 if bent else 0.78 if crowded else 0.7 if dense and slanted else 0.5
             through, mark = (x, y - bend), _on_curve((a.x, a.y), (x, y - bend), (b.x, b.y), at)
             if dense and start.column == node.column:
                 mark = (mark[0] + _ASIDE, mark[1])
