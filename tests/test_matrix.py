@@ -22,9 +22,15 @@ BACKBONES = (
 )
 TABLE = Path(__file__).with_name("matrix.md")
 SIZE_PX = 128
-"""Side of the input of the full table, where a network takes it: the structure is tested, not the size."""
+"""Side of the input, where a network takes it: the structure is tested, not the size."""
 
 WORKS = "✓"
+
+
+def small(backbone: str, method: str) -> Selection:
+    wants = backbones.info(backbone).preprocessing
+    fits = not wants.fixed and wants.minimum_px <= SIZE_PX and SIZE_PX % wants.multiple == 0
+    return Selection("sample:coffee", backbone, "random", method=method, size=SIZE_PX if fits else None)
 
 
 def check(found: study.StudyResult) -> None:
@@ -47,7 +53,7 @@ def test_every_method_runs_on(backbone: str) -> None:
             with pytest.raises(LevelError, match="Choose a network that has"):
                 study.resolve(Selection(backbone=backbone, method=method))
             continue
-        found = study.run(Selection(picture="sample:coffee", backbone=backbone, method=method))
+        found = study.run(small(backbone, method))
         check(found)
         if stands:
             assert found.pyramid.names == tuple(v.name for v in study.site(found.selection).operands)
@@ -59,11 +65,8 @@ def test_every_method_runs_on(backbone: str) -> None:
 
 # --- all of them -----------------------------------------------------------------------------------
 def outcome(backbone: str, method: str) -> str:
-    wants = backbones.info(backbone).preprocessing
-    fits = not wants.fixed and wants.minimum_px <= SIZE_PX and SIZE_PX % wants.multiple == 0
-    size = SIZE_PX if fits else None
     try:
-        check(study.run(Selection("sample:coffee", backbone, "random", method=method, size=size)))
+        check(study.run(small(backbone, method)))
     except FusionvizError as error:
         return error.code
     return WORKS
