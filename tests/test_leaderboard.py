@@ -44,7 +44,7 @@ def with_miou(tmp_path: Path, sd: float = 0.1, **miou: float) -> leaderboard.Lea
 
 # --- reading -------------------------------------------------------------------------------------
 def test_what_is_read_is_what_was_written(board) -> None:
-    assert (board.seeds, board.test_scenes, board.noise_miou) == (3, 5000, 0.5)
+    assert (board.seeds, board.test_scenes, board.noise_miou) == ("3", 5000, 0.5)
     assert board.row("aff").figures["small"] == Figure(60.2, 0.2)
     assert board.row("aff", "linear").prediction == "linear"
     assert board.row("aff", "levels4") is None

@@ -14,6 +14,7 @@ import torch
 
 from fusionviz import backbones, fusion, models, study
 from fusionviz.errors import FusionvizError, LevelError
+from fusionviz.records import FeaturePyramid, FusionResult
 from fusionviz.selection import Selection
 
 BACKBONES = (
@@ -36,11 +37,17 @@ def small(backbone: str, method: str) -> Selection:
 def check(found: study.StudyResult) -> None:
     report = json.loads(json.dumps(study.report(found)))
     assert report["backbone"]["key"] == found.selection.backbone
-    fused = found.result.fused
-    pair = fusion.spec(found.selection.method).takes == "pair"
-    assert fused.size in {level.size for level in ((found.low,) if pair else found.pyramid)}
-    assert fused.tensor.isfinite().all()
-    for attention in found.result.attention.values():
+    check_result(found.selection.method, found.result, found.pyramid)
+
+
+def check_result(method: str, result: FusionResult, pyramid: FeaturePyramid) -> None:
+    """The fused map has the places of a level, and of a pair's finer one; numbers are finite, weights keep their law."""
+    sizes = [level.size for level in pyramid]
+    assert result.fused.size in sizes
+    if fusion.spec(method).takes == "pair":
+        assert result.fused.size == result.aligned[0].size if result.aligned else True
+    assert result.fused.tensor.isfinite().all()
+    for attention in result.attention.values():
         attention.check()
 
 
@@ -64,17 +71,24 @@ def test_every_method_runs_on(backbone: str) -> None:
 
 
 # --- all of them -----------------------------------------------------------------------------------
-def outcome(backbone: str, method: str) -> str:
-    try:
-        check(study.run(small(backbone, method)))
-    except FusionvizError as error:
-        return error.code
-    return WORKS
-
-
+@torch.inference_mode()
 def outcomes(backbone: str, methods: tuple[str, ...]) -> list[str]:
-    found = [outcome(backbone, method) for method in methods]
+    """What comes of every method on one network, which itself runs once for each place where methods stand."""
+    found, maps = [], {}
+    for method in methods:
+        try:
+            p = study.prepare(small(backbone, method))
+        except FusionvizError as error:
+            found.append(error.code)
+            continue
+        if p.selection.site not in maps:
+            maps[p.selection.site] = p.backbone(p.tensor)[0]
+        pyramid = maps[p.selection.site]
+        result = p.method(*(pyramid[name] for name in study.level_names(p.selection, pyramid)), context=p.context)
+        check_result(method, result, pyramid)
+        found.append(WORKS)
     models.BACKBONES.clear()
+    models.METHODS.clear()
     return found
 
 

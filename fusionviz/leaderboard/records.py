@@ -114,9 +114,10 @@ class Leaderboard:
     weighings: tuple[Weighing, ...]
 
     @property
-    def seeds(self) -> int:
-        """The fewest fits behind any of the methods; a control may have fewer."""
-        return min(row.seeds for row in self.rows if not row.control)
+    def seeds(self) -> str:
+        """How many fits stand behind each method: "3", or "1–3" where some have fewer; a control may have fewer yet."""
+        counts = sorted({row.seeds for row in self.rows if not row.control})
+        return "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
     def row(self, method: str, control: str = "") -> Row | None:
         """Return a row, or None if it was not measured."""
