@@ -41,7 +41,7 @@ def check(found: study.StudyResult) -> None:
 
 
 def check_result(method: str, result: FusionResult, pyramid: FeaturePyramid) -> None:
-    """The fused map has the places of a level, and of a pair's finer one; numbers are finite, weights keep their law."""
+    """The fused map has the places of a level, of a pair its finer one; all is finite, and weights keep their law."""
     sizes = [level.size for level in pyramid]
     assert result.fused.size in sizes
     if fusion.spec(method).takes == "pair":
