@@ -18,7 +18,7 @@ from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw
 from fusionviz.training.heads import BASELINES, STACKED
 from fusionviz.training.packing import head_entry, made, write_backbone, write_heads, write_json
 from fusionviz.training.series import Data, Outcome, Split, Unit
-from fusionviz.training.standings import Rows
+from fusionviz.training.standings import Rows, maps_of, milliseconds
 from fusionviz.training.weighing import chooses
 
 WIDTH = {"board": 64, "leaderboard": 48}
@@ -268,7 +268,23 @@ def _write_table(path: Path, key: str, budget: Budget, data: Data, rows: Rows, *
         "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
         **rows.told(data),
     }
-    write_json(path, merged(json.loads(path.read_text("utf-8")), table) if merge and path.exists() else table)
+    if merge and path.exists():
+        table = merged(json.loads(path.read_text("utf-8")), table)
+        timed_together(table["rows"], data)
+    write_json(path, table)
+
+
+def timed_together(rows: Sequence[dict[str, object]], data: Data) -> None:
+    """Measure the milliseconds of all rows anew, in turns: of two runs not even the ratios would mean something."""
+    low, high = LEVELS["leaderboard"]
+    heads = []
+    for row in rows:
+        control, method = row["control"], row["method"]
+        knobs = tuple(ABLATION.get(control, {}).items())
+        unit = Unit(method, low, high, row["prediction"], control == "depth", WIDTH["leaderboard"], params=knobs)
+        heads.append((unit.build(data.levels).eval(), maps_of(unit, data)))
+    for row, ms in zip(rows, milliseconds(heads), strict=True):
+        row["ms"] = round(ms, 3)
 
 
 def _contest(budget: Budget, which: Sequence[str]) -> Iterator[tuple[str, list[Unit]]]:

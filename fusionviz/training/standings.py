@@ -33,7 +33,7 @@ class Rows:
         """Return the leaderboard's lists as plain values: "rows", "occluded", "attention"."""
         compared = {key: found for key, found in self._found.items() if key[0] != "board"}
         heads = {key: _first(found).build(data.levels).eval() for key, found in compared.items()}
-        ms = milliseconds([(heads[key], _maps(_first(found), data)) for key, found in compared.items()])
+        ms = milliseconds([(heads[key], maps_of(_first(found), data)) for key, found in compared.items()])
         rows = []
         for (key, found), one in zip(compared.items(), ms, strict=True):
             unit = _first(found)
@@ -46,7 +46,7 @@ class Rows:
                     "seeds": len(found),
                     **_over_seeds([outcome.figures for _, outcome in found]),
                     "parameters": sum(p.numel() for p in heads[key].parameters()),
-                    "macs": macs(heads[key], _maps(unit, data)),
+                    "macs": macs(heads[key], maps_of(unit, data)),
                     "ms": round(one, 3),
                 }
             )
@@ -82,7 +82,7 @@ def _first(found: Sequence[tuple[Unit, Outcome]]) -> Unit:
     return found[0][0]
 
 
-def _maps(unit: Unit, data: Data) -> list[torch.Tensor]:
+def maps_of(unit: Unit, data: Data) -> list[torch.Tensor]:
     """Return what a unit's head takes of one scene."""
     return [data.test.maps[level.name][:1].float() for level in unit.levels(data.levels)]
 
