@@ -39,7 +39,7 @@ def test_a_place_is_chosen_and_given_up() -> None:
     place = app.selectbox(key="place")
     assert (place.label, place.value) == ("Place (short skips)", "")
     assert place.options == [
-        "Between levels (long skip)",
+        "Between two levels",
         *(f"stage{b}" for b in ("1.0", "2.0", "2.1", "3.0", "3.1")),
     ] + [
         "stage4.0",
