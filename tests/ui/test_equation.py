@@ -24,9 +24,10 @@ def test_a_formula_becomes_one_line(tex: str, text: str) -> None:
 
 @pytest.mark.parametrize("method", fusion.names())
 def test_no_box_of_the_flow_spells_a_command_out(method: str) -> None:
-    count = {"one": 1, "pair": 2}.get(fusion.spec(method).takes, 3)
-    channels = tuple(8 * 2**i for i in range(count))
-    maps = tuple(torch.zeros(1, c, 16 // 2**i, 16 // 2**i) for i, c in enumerate(channels))
+    takes = fusion.spec(method).takes
+    channels = tuple(8 * 2**i for i in range({"one": 1, "pair": 2}.get(takes, 3)))
+    sides = [16 if takes == "branches" else 16 // 2**i for i in range(len(channels))]
+    maps = tuple(torch.zeros(1, c, side, side) for c, side in zip(channels, sides, strict=True))
     for step in fusion.build(method, channels)(*maps).trace:
         names = re.sub(r"\\(?:mathrm|text|operatorname|mathbf|mathit)\{[^}]*\}", "", step.formula)
         for command in set(re.findall(r"\\([A-Za-z]{3,})", names)) - {"max", "min", "exp", "log"}:  # words, not signs
