@@ -284,6 +284,84 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], card: HeadCard) -> Non
     module.eval()
 
 
+# --- systems -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class SystemCard:
+    """What is known of a shipped system: a whole network behind a backbone.
+
+    Attributes:
+        system: its key.
+        params: its knobs as they were trained, sorted.
+        metrics: on test scenes: mean by name of the figure, over `seeds` trainings.
+        spread: standard deviation of each; {} with one seed.
+        figures: whatever else was measured, as the page shows it.
+        made: how.
+    """
+
+    backbone: str
+    system: str
+    params: tuple[tuple[str, Value], ...]
+    metrics: Mapping[str, float]
+    spread: Mapping[str, float]
+    seeds: int
+    figures: Mapping[str, object]
+    parameters: int
+    fingerprint: str
+    made: Mapping[str, object]
+    file: str
+    sha256: str
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance("bundled", self.file.removesuffix(".safetensors"))
+
+
+def system_name(backbone: str, system: str, params: Mapping[str, Value]) -> str:
+    """Return the name of a system's files: those of its knobs that have a head of their own are part of it."""
+    own = [f"{k}-{v}" for k, v in sorted(params.items())]
+    return ".".join((backbone, "system", "-".join((system, *own))))
+
+
+def system(backbone: str, key: str, params: Mapping[str, Value] | None = None) -> SystemCard | None:
+    """Return the card of a shipped system, or None.
+
+    Args:
+        params: the knobs, all; those that are trained apart choose among several cards.
+
+    Raises:
+        WeightsError: if a card is damaged, or was made for another version of the backbone.
+    """
+    for path in sorted(folder().glob(f"{backbone}.system.{key}*.json")):
+        told = _card(path)
+        try:
+            trained_on = told.pop("backbone_sha256")
+            found = SystemCard(**{**told, "params": tuple(sorted(told["params"].items()))})
+        except (KeyError, TypeError, AttributeError) as cause:
+            raise WeightsError("pack.card", path=path) from cause
+        network = backbone_card(backbone)
+        if network is None or network.sha256 != trained_on:
+            raise WeightsError("pack.mixed", backbone=backbone, path=path)
+        refit = {p.key for p in METHODS[key].spec.params if p.refit}
+        same = all(value == (params or {}).get(name, value) for name, value in found.params if name in refit)
+        if found.system == key and same:
+            return found
+    return None
+
+
+def fill_system(module: nn.Module, card: SystemCard) -> None:
+    """Load a system's numbers; from then on it says where they come from.
+
+    Raises:
+        WeightsError: if the system has changed since it was trained, or the file is damaged.
+    """
+    try:
+        module.load_state_dict(_tensors(folder() / card.file, card.sha256), strict=True)
+    except RuntimeError as cause:
+        raise WeightsError("pack.stale", method=card.system, backbone=card.backbone) from cause
+    module.eval()
+    module.trained = card.provenance
+
+
 # --- files ---------------------------------------------------------------------------------------
 def _card(path: Path) -> dict | None:
     try:

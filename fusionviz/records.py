@@ -357,6 +357,108 @@ class TraceStep:
     ms: float | None = None
 
 
+# --- what whole networks give --------------------------------------------------------------------
+@dataclass(frozen=True)
+class Detections:
+    """Things that a detector found in one picture, the surest first.
+
+    Attributes:
+        boxes: [n 4] x0 y0 x1 y1 in pixels of the network's input.
+        scores: [n] in [0, 1].
+        labels: [n] positions in `classes`.
+        level: [n] positions in `levels`: whose prediction each is.
+        classes: keys of the kinds of things.
+        levels: names of the levels that predict, fine to coarse.
+    """
+
+    name: str
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    level: Tensor
+    classes: tuple[str, ...]
+    levels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        expect(self.boxes, "n 4", of=f"boxes of '{self.name}'")
+        for told in ("scores", "labels", "level"):
+            expect(getattr(self, told), "n", of=f"{told} of '{self.name}'", n=len(self.boxes))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class GlimpsePath:
+    """Where a network looked in one picture, one glimpse after the other, and what it saw and thought there.
+
+    Attributes:
+        places: [t 2] (y, x) of each glimpse's middle in pixels of the network's input.
+        sides: of the square windows around a place in pixels, small to large.
+        patches: [t k c g g] what was seen in each window, in [0, 1], all resized to g cells.
+        scores: [t classes] probabilities after each glimpse.
+        classes: keys of the classes.
+    """
+
+    name: str
+    places: Tensor
+    sides: tuple[float, ...]
+    patches: Tensor
+    scores: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        expect(self.places, "t 2", of=f"places of '{self.name}'")
+        count = len(self.places)
+        expect(self.patches, "t k c g g", of=f"patches of '{self.name}'", t=count, k=len(self.sides))
+        expect(self.scores, "t n", of=f"scores of '{self.name}'", t=count, n=len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a network says about one picture, one word after the other.
+
+    Attributes:
+        words: as said, the end not counted; attention over time has one row for each.
+        probabilities: [t] of each word when it was said.
+        places: [t 2] (y, x) in pixels of the network's input where it looked for each word, if it looked at one place
+            (hard attention); else None.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    probabilities: Tensor
+    places: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.probabilities, "t", of=f"probabilities of '{self.name}'", t=len(self.words))
+        if self.places is not None:
+            expect(self.places, "t 2", of=f"places of '{self.name}'", t=len(self.words))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Numbers for classes, before a softmax or sigmoid.
+
+    Attributes:
+        values: [n].
+        classes: their keys or names.
+    """
+
+    name: str
+    values: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        expect(self.values, "n", of=f"logits '{self.name}'", n=len(self.classes))
+
+
+Output = FeatureMap | RegionMaps | Detections | GlimpsePath | Words | Logits
+
+
 # --- results -------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class FusionResult:
@@ -372,7 +474,7 @@ class FusionResult:
         provenance: of the method's own learned numbers.
     """
 
-    outputs: Mapping[str, FeatureMap | RegionMaps]
+    outputs: Mapping[str, Output]
     attention: Mapping[str, AttentionMap] = field(default_factory=dict)
     trace: tuple[TraceStep, ...] = ()
     aligned: tuple[FeatureMap, FeatureMap] | None = None

@@ -10,7 +10,9 @@ from fusionviz.selection import Value
 
 T = TypeVar("T")
 
-FAMILIES = ("basic", "early", "pyramid", "attention", "select", "place_time", "transformer")
+FAMILIES = ("basic", "early", "pyramid", "attention", "select", "transformer", "late", "place_time", "language", "wild")
+SYSTEM_TAKES = ("image", "image+text")
+"""What a whole network takes, where a block between maps takes maps."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ class FusionSpec:
             raise ValueError(
                 f"{self.key}: takes {self.takes} and stands at {self.stands!r}; branches need a kind of site"
             )
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it is a whole network, not a block between maps."""
+        return self.takes in SYSTEM_TAKES
 
     def param(self, key: str) -> Param:
         """Return the knob `key`; raises ParameterError with the knobs there are."""

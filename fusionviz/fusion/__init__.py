@@ -22,7 +22,8 @@ __all__ = ("Context", "FusionModule", "build", "names", "spec")
 
 def names() -> tuple[str, ...]:
     """Return the methods' keys, by family, then year, then key: the order a course takes them in."""
-    return tuple(sorted(METHODS, key=lambda k: (FAMILIES.index(spec(k).family), spec(k).year or 9999, k)))
+    blocks = (key for key in METHODS if not spec(key).is_system)
+    return tuple(sorted(blocks, key=lambda k: (FAMILIES.index(spec(k).family), spec(k).year or 9999, k)))
 
 
 def spec(key: str) -> FusionSpec:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fusionviz
 from fusionviz import fusion, pack, scenes
 from fusionviz.records import LevelInfo
+from fusionviz.systems import System
 from fusionviz.training.data import TEST, TRAIN
 from fusionviz.training.heads import BASELINES, Head, head_params
 
@@ -191,7 +193,55 @@ def write_heads(
     write_json(folder / f"{backbone}.{setting}.json", card)
 
 
-def as_shipped(head: Head) -> Head:
+def write_system(
+    folder: Path,
+    backbone: str,
+    module: System,
+    figures: Sequence[Mapping[str, float]],
+    how: Mapping[str, object],
+    *,
+    more: Mapping[str, object] | None = None,
+    apart: Sequence[str] = (),
+) -> None:
+    """Write a system's numbers, as they ship, and its card.
+
+    Args:
+        module: of the first seed.
+        figures: on test scenes, of every seed.
+        more: what else was measured.
+        apart: knobs with another training each: they are part of the file's name.
+    """
+    params = dict(module.params)
+    name = pack.system_name(backbone, module.spec.key, {k: params[k] for k in apart})
+    digest = _write_tensors(folder / f"{name}.safetensors", halved(module.state_dict()))
+    network = json.loads((folder / f"{backbone}.json").read_text("utf-8"))
+    spread = {k: round(statistics.stdev(f[k] for f in figures), 4) for k in figures[0]} if len(figures) > 1 else {}
+    card = {
+        "backbone": backbone,
+        "backbone_sha256": network["sha256"],
+        "system": module.spec.key,
+        "params": params,
+        "metrics": {k: round(statistics.fmean(f[k] for f in figures), 4) for k in figures[0]},
+        "spread": spread,
+        "seeds": len(figures),
+        "figures": dict(more or {}),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "fingerprint": system_fingerprint(module),
+        "made": dict(how),
+        "file": f"{name}.safetensors",
+        "sha256": digest,
+    }
+    write_json(folder / f"{name}.json", card)
+
+
+def system_fingerprint(module: System) -> str:
+    """Return a mark of a system's knobs, and of the names and shapes of its numbers."""
+    spec, shapes = module.spec, [(name, list(tensor.shape)) for name, tensor in module.state_dict().items()]
+    known = [spec.takes, [(p.key, p.default, p.choices, p.refit) for p in spec.params]]
+    return hashlib.sha256(json.dumps([spec.key, known, shapes]).encode()).hexdigest()[:16]
+
+
+def as_shipped(head: nn.Module) -> nn.Module:
     """Round a head's numbers to half precision in place, so that what is measured is what ships."""
     with torch.no_grad():
         for tensor in (*head.parameters(), *head.buffers()):
