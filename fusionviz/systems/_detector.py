@@ -46,8 +46,10 @@ class Reader(nn.Module):
         self.hidden = nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1), nn.ReLU())
         self.classes = nn.Conv2d(WIDTH, shapes * len(CLASSES), 1)
         self.codes = nn.Conv2d(WIDTH, shapes * 4, 1)
+        nn.init.xavier_uniform_(self.hidden[0].weight)
+        for last in (self.classes, self.codes):  # nothing is known, nothing moved: whatever the features' scale is
+            nn.init.normal_(last.weight, std=0.01)
         for conv in (self.hidden[0], self.classes, self.codes):
-            nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
 
 
