@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.mathtext import MathTextParser
 from torch.nn import functional as F
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
@@ -11,7 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, nms
 from torchvision.ops.poolers import LevelMapper
 
-from fusionviz import systems
+from fusionviz import systems, texts
 from fusionviz.records import FeatureMap, FeaturePyramid, LevelInfo, Provenance
 from fusionviz.systems import _boxes
 from fusionviz.systems._detector import LEVELS, Reading
@@ -311,3 +312,26 @@ def test_torchvisions_loss_of_ssd_is_ours_for_one_picture() -> None:
     )
     ours = loss(classes, codes, defaults, match[None], Things(boxes[None], labels[None], 96))
     torch.testing.assert_close(ours, sum(theirs.values()))
+
+
+# --- what people read -----------------------------------------------------------------------------
+@each_detector
+@pytest.mark.parametrize("language", texts.LANGUAGES)
+def test_knobs_and_steps_have_their_words(key: str, language: str) -> None:
+    for param in systems.spec(key).params:
+        label, sentence = (texts.method_text(key, f"params.{param.key}.{part}", language) for part in ("label", "help"))
+        assert 1 <= len(label) <= 20
+        assert sentence.endswith((".", "。"))
+    used = {step.op for step in seen(shaken(key)).trace}
+    for op in used:
+        assert len(texts.method_text(key, f"steps.{op}", language)) <= 24
+    front = texts.lesson(key, language).front
+    assert set(front["steps"]) <= used
+    assert set(front["params"]) == {param.key for param in systems.spec(key).params}
+
+
+@each_detector
+def test_its_formulas_are_whole(key: str) -> None:
+    parser = MathTextParser("path")
+    for formula in (systems.spec(key).equation, *(step.formula for step in seen(shaken(key)).trace)):
+        parser.parse(f"${formula}$")  # raises where a command is unknown or misused

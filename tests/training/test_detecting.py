@@ -1,4 +1,4 @@
-"""Training of detectors: boxes from labels, whose thing is whose, figures of predictions made by hand, and it learns."""
+"""Training of detectors: boxes from labels, whose thing is whose, figures of predictions made by hand; it learns."""
 
 import math
 
@@ -143,10 +143,11 @@ def test_perfect_and_empty_predictions() -> None:
 def toy(count: int = 24) -> tuple[dict[str, torch.Tensor], Things]:
     """Squares of 12 and of 32 pixels on the grid; the level of their size sees them, the kind in two channels."""
     generator = torch.Generator().manual_seed(3)
-    maps = {
-        i.name: 0.1 * torch.randn(count, 4, int(64 / i.stride[0]), int(64 / i.stride[0]), generator=generator)
-        for i in INFOS
-    }
+    maps = {}
+    for info in INFOS:
+        n = int(64 / info.stride[0])
+        maps[info.name] = 0.1 * torch.randn(count, 4, n, n, generator=generator)
+        maps[info.name][:, 3] += 1  # so that nothing has no direction
     boxes, labels = torch.zeros(count, 1, 4), torch.zeros(count, 1, dtype=torch.long)
     for n in range(count):
         large, kind = (int(v) for v in torch.randint(0, 2, (2,), generator=generator))
