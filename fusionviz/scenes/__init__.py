@@ -18,7 +18,7 @@ from fusionviz.scenes.drawing import (
     scene,
 )
 from fusionviz.scenes.kinds import CLASSES, KINDS
-from fusionviz.scenes.phrases import LARGE_FROM, SMALL_BELOW, VOCABULARY, Look, meant, phrase_text
+from fusionviz.scenes.phrases import LARGE_FROM, SMALL_BELOW, VOCABULARY, Look, meant, phrase_text, words_of
 
 __all__ = [
     "CLASSES",
@@ -39,4 +39,5 @@ __all__ = [
     "open_scene",
     "phrase_text",
     "scene",
+    "words_of",
 ]

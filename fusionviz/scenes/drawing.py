@@ -64,6 +64,7 @@ class Batch:
         labels: for each scene the position in `CLASSES` of each thing.
         phrases: for each scene the words for each thing.
         sizes: for each scene the height of each thing, px.
+        looks: for each scene the kind, colour, texture and place of each thing.
     """
 
     seeds: tuple[int, ...]
@@ -74,6 +75,7 @@ class Batch:
     labels: tuple[tuple[int, ...], ...]
     phrases: tuple[tuple[str, ...], ...]
     sizes: tuple[tuple[float, ...], ...]
+    looks: tuple[tuple[Look, ...], ...]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -152,6 +154,7 @@ def batch(
         labels=tuple(map(_labels, plans)),
         phrases=tuple(_phrases(planned, _looks(planned)) for planned in plans),
         sizes=tuple(_sizes(planned, size) for planned in plans),
+        looks=tuple(map(_looks, plans)),
     )
 
 

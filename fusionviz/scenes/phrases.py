@@ -39,6 +39,19 @@ class Look:
         return SIZES[(self.height >= SMALL_BELOW) + (self.height >= LARGE_FROM)]
 
 
+def words_of(phrase: str) -> tuple[str, ...]:
+    """Return the words of a phrase.
+
+    Raises:
+        ParameterError: for a word outside `VOCABULARY`; it says which there are.
+    """
+    words = tuple(phrase.split())
+    for word in words:
+        if word not in VOCABULARY:
+            raise ParameterError("scene.word", word=word, known=", ".join(VOCABULARY))
+    return words
+
+
 def meant(phrase: str, looks: Sequence[Look]) -> tuple[int, ...]:
     """Return the positions of all things that a phrase can mean.
 
@@ -47,10 +60,7 @@ def meant(phrase: str, looks: Sequence[Look]) -> tuple[int, ...]:
     Raises:
         ParameterError: for a word outside `VOCABULARY`.
     """
-    words = phrase.split()
-    for word in words:
-        if word not in VOCABULARY:
-            raise ParameterError("scene.word", word=word, known=", ".join(VOCABULARY))
+    words = words_of(phrase)
     plain = {word for word in words if word != "the" and word not in EXTREMES}
     left = [k for k, look in enumerate(looks) if plain <= {look.size, look.colour, look.texture, look.kind}]
     for word in words:
