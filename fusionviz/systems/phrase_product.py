@@ -29,7 +29,7 @@ SPEC = FusionSpec(
 class PhraseProduct(PhraseSystem):
     """Score every place on questions of its own, and let the phrase say how much each question counts.
 
-    Linear in what the phrase says: the answer to a mean of two phrases is the mean of their answers, before the sigmoid.
+    Linear in what is asked: half of one question and half of another are answered by the mean of both answers.
 
     Equation: s = sum over k of a_k(Y) s_k(X) + b.
     Args:

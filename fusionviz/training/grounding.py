@@ -1,0 +1,259 @@
+"""Phrases and what they mean: fitting the systems of the family "language" to scenes, and measuring how they point.
+
+iou                                    of what is lit up and what is meant, at full size: the mean over all phrases
+found                                  of the phrases, how many have an IoU of at least one half
+size, extreme, colour, texture, kind   the IoU of the phrases with such a word
+silent                                 of the phrases that mean nothing in their scene, how many light up nothing
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fusionviz import scenes
+from fusionviz.backbones import Backbone
+from fusionviz.scenes import Look
+from fusionviz.scenes.colours import COLOURS
+from fusionviz.scenes.phrases import EXTREMES, SIZES
+from fusionviz.scenes.plan import FINE_TEXTURE, OBJECTS, TEXTURES
+from fusionviz.systems._phrases import PhraseSystem, numbers
+from fusionviz.trace import NullTrace
+from fusionviz.training.data import Samples, as_bytes, features, normalise
+from fusionviz.training.loop import Progress, advance, optimise, shuffled
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "size": SIZES,
+    "extreme": EXTREMES,
+    "colour": COLOURS,
+    "texture": (*TEXTURES, FINE_TEXTURE),
+    "kind": scenes.KINDS,
+}
+"""The words of the vocabulary by what they speak of."""
+
+NAMES = ("iou", "found", *WORDS, "silent")
+"""What `score` gives, all in percent."""
+
+BATCH, WARM_UP = 16, 60
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is spent on a system.
+
+    Attributes:
+        scenes: drawn for training, none of which the network behind the system was trained on.
+        phrases: for each of them, beside a phrase for every thing.
+        steps: batches of 16 scenes with a phrase each.
+        test_scenes: never looked at before they give the numbers on the cards; asked as many phrases each.
+        lr: the highest learning rate.
+    """
+
+    scenes: int = 6144
+    phrases: int = 12
+    steps: int = 6000
+    test_scenes: int = 2000
+    lr: float = 4e-3
+
+
+QUICK = Budget(scenes=48, phrases=4, steps=8, test_scenes=16)
+
+
+# --- phrases -------------------------------------------------------------------------------------
+def invent(looks: Sequence[Look], draw: random.Random) -> str:
+    """Return a phrase of one word or several that means something in a scene: one thing of it, or more than one."""
+    look = draw.choice(looks)
+    adjectives = [look.size, look.colour, look.texture]
+    said = [word for word in adjectives if draw.random() < 0.4]
+    draw.shuffle(said)  # "small red" and "red small" mean the same
+    if draw.random() < 0.4:
+        said.insert(0, draw.choice(EXTREMES))
+    if draw.random() < 0.7 or not said:
+        said.append(look.kind)
+    return " ".join((["the"] if draw.random() < 0.8 else []) + said)
+
+
+def invent_absent(looks: Sequence[Look], draw: random.Random) -> str:
+    """Return a phrase that means nothing in a scene."""
+    while True:
+        words = [draw.choice(of) for name, of in WORDS.items() if name != "extreme" and draw.random() < 0.5]
+        phrase = " ".join(("the", *words))
+        if not scenes.meant(phrase, looks):
+            return phrase
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Scenes, and phrases about them.
+
+    Attributes:
+        maps: of the frozen network by level, [n c h w] at half precision.
+        pictures: [n 3 h w] uint8.
+        instances: [n h w] uint8.
+        phrases: for each scene.
+        meant: for each scene, [phrases things + 1] bool by number of the instance: which a phrase means.
+    """
+
+    maps: Mapping[str, Tensor]
+    pictures: Tensor
+    instances: Tensor
+    phrases: tuple[tuple[str, ...], ...]
+    meant: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def masks(self, scene: Tensor, phrase: Sequence[int]) -> Tensor:
+        """Return which pixels are meant, [b h w] bool, by the phrase at a position of each scene."""
+        table = torch.stack([self.meant[n][k] for n, k in zip(scene.tolist(), phrase, strict=True)])  # [b things + 1]
+        instances = self.instances[scene]
+        return table.gather(1, instances.flatten(1).long()).view(instances.shape)
+
+
+def ask(
+    backbone: Backbone,
+    levels: Sequence[str],
+    first: int,
+    count: int,
+    *,
+    phrases: int = Budget.phrases,
+    absent: float = 0.15,
+) -> Asked:
+    """Draw scenes and think of phrases: the scene's own for each thing, and more of all sorts. The seeds decide.
+
+    Args:
+        levels: of the network that the systems are given.
+        first, count: seeds of the scenes.
+        phrases: how many more for each scene.
+        absent: how many of these mean nothing there.
+    """
+    drawn = [scenes.batch(range(at, min(at + _CHUNK, first + count))) for at in range(first, first + count, _CHUNK)]
+    pictures, classes, instances = (
+        torch.cat([getattr(b, n) for b in drawn]) for n in ("pictures", "classes", "instances")
+    )
+    pictures = as_bytes(pictures)
+    looks = [own for b in drawn for own in b.looks]
+    said = []
+    for seed, own, each in zip(range(first, first + count), (p for b in drawn for p in b.phrases), looks, strict=True):
+        draw = random.Random(seed)
+        more = (invent_absent if draw.random() < absent else invent for _ in range(phrases))
+        said.append((*own, *(think(each, draw) for think in more)))
+    maps = features(backbone, Samples(pictures, classes, instances), levels)
+    meant = tuple(
+        torch.stack([_row(scenes.meant(p, own)) for p in each]) for each, own in zip(said, looks, strict=True)
+    )
+    return Asked(maps, pictures, instances, tuple(said), meant)
+
+
+def _row(things: Sequence[int]) -> Tensor:
+    row = torch.zeros(1 + OBJECTS[1], dtype=torch.bool)
+    row[[1 + thing for thing in things]] = True
+    return row
+
+
+# --- training ------------------------------------------------------------------------------------
+def fit(
+    module: PhraseSystem,
+    backbone: Backbone,
+    asked: Asked,
+    *,
+    steps: int = Budget.steps,
+    lr: float = Budget.lr,
+    seed: int = 0,
+    callback: Callable[[Progress], object] | None = None,
+) -> list[float]:
+    """Fit a system in place and return the loss of every step. The same seed on the same CPU gives the same weights.
+
+    Args:
+        backbone: whose maps `asked` has; it says how it wants pictures.
+        seed: of the order of scenes and phrases.
+        callback: called after every step; a true answer ends the fit there.
+    """
+    module.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    optimiser, schedule = optimise(module, lr, steps, min(WARM_UP, max(steps // 4, 1)))
+    generator, losses = torch.Generator().manual_seed(seed), []
+    order = shuffled(len(asked), min(BATCH, len(asked)), generator)
+    for step in range(1, steps + 1):
+        chosen = next(order)
+        draws = torch.rand(len(chosen), generator=generator).tolist()
+        phrases = [int(u * len(asked.phrases[n])) for n, u in zip(chosen.tolist(), draws, strict=True)]
+        logits = _answer(module, backbone, asked, chosen, phrases)
+        loss = difference(logits, asked.masks(chosen, phrases))
+        advance(loss, module, optimiser, schedule)
+        losses.append(loss.item())
+        if callback is not None and callback(Progress(step, steps, losses[-1])):
+            break
+    module.eval()
+    return losses
+
+
+def _answer(module: PhraseSystem, backbone: Backbone, asked: Asked, chosen: Tensor, phrases: Sequence[int]) -> Tensor:
+    """Return logits [b 1 h w] for one phrase about each of some scenes."""
+    levels = [asked.maps[name][chosen].float() for name in module.takes_levels]
+    picture = normalise(asked.pictures[chosen], backbone.info.preprocessing)
+    words = numbers([asked.phrases[n][k] for n, k in zip(chosen.tolist(), phrases, strict=True)])
+    return module.answer(picture, levels, words, NullTrace()).logits
+
+
+def difference(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return how far logits [b 1 h w] are from a mask [b H W]: cross-entropy, and what is missing of Dice's overlap.
+
+    A small thing is a few pixels in a thousand: cross-entropy alone would rather say nothing. Dice counts every phrase
+    the same; a phrase that means nothing has no overlap to speak of, and is left to the cross-entropy.
+    """
+    target = F.adaptive_avg_pool2d(mask.float().unsqueeze(1), logits.shape[-2:])  # shares of a cell
+    entropy = F.binary_cross_entropy_with_logits(logits, target)
+    sure, there = logits.sigmoid(), mask.flatten(1).any(1)
+    both, either = ((sure * target).sum((1, 2, 3)), (sure + target).sum((1, 2, 3)))
+    dice = 1 - 2 * both / either.clamp_min(1e-6)
+    return entropy + (dice * there).sum() / there.sum().clamp_min(1)
+
+
+# --- measuring -----------------------------------------------------------------------------------
+@torch.inference_mode()
+def score(module: PhraseSystem, backbone: Backbone, asked: Asked) -> dict[str, float]:
+    """Return a system's figures, NAMES, on scenes that it was not fitted to."""
+    module.eval()
+    found = Score()
+    for at in range(0, len(asked), 8):
+        pairs = [(n, k) for n in range(at, min(at + 8, len(asked))) for k in range(len(asked.phrases[n]))]
+        chosen, phrases = torch.tensor([n for n, _ in pairs]), [k for _, k in pairs]
+        logits = _answer(module, backbone, asked, chosen, phrases)
+        size = tuple(asked.instances.shape[-2:])
+        lit = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+        found.add([asked.phrases[n][k] for n, k in pairs], lit, asked.masks(chosen, phrases))
+    return found.read()
+
+
+class Score:
+    """Gathers answers; every phrase counts the same."""
+
+    def __init__(self) -> None:
+        self.ious: list[tuple[frozenset[str], float]] = []
+        self.silent: list[bool] = []
+
+    def add(self, phrases: Sequence[str], lit: Tensor, mask: Tensor) -> None:
+        """Count phrases, with what is lit up and what is meant, [b h w] bool."""
+        both, either = ((lit & mask).sum((1, 2)), (lit | mask).sum((1, 2)))
+        for phrase, some, b, e in zip(
+            phrases, mask.flatten(1).any(1).tolist(), both.tolist(), either.tolist(), strict=True
+        ):
+            if some:
+                self.ious.append((frozenset(phrase.split()), b / e))
+            else:
+                self.silent.append(e == 0)
+
+    def read(self) -> dict[str, float]:
+        """Return every figure of NAMES in percent; one that had nothing to count is nan."""
+        ious = [iou for _, iou in self.ious]
+        by_word = {name: [iou for said, iou in self.ious if said.intersection(of)] for name, of in WORDS.items()}
+        found = [iou >= 0.5 for iou in ious]
+        counted = {"iou": ious, "found": found, **by_word, "silent": self.silent}
+        return {name: round(100 * fmean(values), 2) if values else float("nan") for name, values in counted.items()}
