@@ -48,14 +48,14 @@ class Reading(nn.Module):
 
     def forward(self, words: Tensor, trace: NullTrace) -> Tensor:
         """Return [b text] for words [b t]; what stands behind a phrase's last word changes nothing."""
-        vectors = trace.step("words", "embed", self.words, words, formula=r"e_{t}", role="high")  # [b t e]
+        vectors = trace.step("words", "phrase_words", self.words, words, formula=r"e_{t}", role="high")  # [b t e]
 
         def last(vectors: Tensor, words: Tensor) -> Tensor:
             states, _ = self.read(vectors)
             return states[torch.arange(len(words)), (words > 0).sum(1) - 1]
 
         formula = r"Y=\mathrm{GRU}(e_{1},\ldots,e_{t})"
-        return trace.step("text", "gru", last, vectors, words, formula=formula, role="high", module=self.read)
+        return trace.step("text", "phrase_read", last, vectors, words, formula=formula, role="high", module=self.read)
 
 
 class Seeing(nn.Module):
@@ -87,20 +87,20 @@ class Seeing(nn.Module):
         bring = lambda t: resize(t, size)  # noqa: E731
         for i, (name, level) in enumerate(zip(self.names, levels, strict=True), start=1):
             part = trace.step(
-                f"project_{name}", "project_norm", self.project[name], level, formula=rf"W_{{{i}}}C_{{{i}}}"
+                f"project_{name}", "see_project", self.project[name], level, formula=rf"W_{{{i}}}C_{{{i}}}"
             )
             if tuple(part.shape[-2:]) != size:
                 formula = rf"\uparrow W_{{{i}}}C_{{{i}}}"
                 part = trace.step(f"bring_{name}", "resize_bilinear", bring, part, formula=formula)
             parts.append(part)  # [b width h w]
         colour = lambda t: bring(self.colour(t))  # noqa: E731 - sizes differ by a row where the picture's is odd
-        parts.append(trace.step("colour", "colours", colour, picture, formula=r"\phi(I)", module=self.colour))
+        parts.append(trace.step("colour", "see_colours", colour, picture, formula=r"\phi(I)", module=self.colour))
         places = trace.input("places", coordinates(size, picture), formula=r"P")  # [1 2 h w]
         parts.append(trace.step("place", "linear", self.place, places, formula=r"W_{P}P"))  # [1 width h w]
         total = lambda *maps: F.relu(sum(maps))  # noqa: E731
         formula = r"S=\delta(\sum_{i} W_{i}C_{i}+\phi(I)+W_{P}P)"
-        seen = trace.step("sum", "add_relu", total, *parts, formula=formula)
-        return trace.step("seen", "conv_bn", self.mix, seen, formula=r"X=\mathrm{BN}(K\ast S)", role="low")
+        seen = trace.step("sum", "see_sum", total, *parts, formula=formula)
+        return trace.step("seen", "see_mix", self.mix, seen, formula=r"X=\mathrm{BN}(K\ast S)", role="low")
 
 
 def coordinates(size: tuple[int, int], like: Tensor) -> Tensor:
@@ -129,14 +129,16 @@ class Pointing(nn.Module):
         """Return [b scores 2h 2w]."""
         start = lambda t: self.near(F.relu(t))  # noqa: E731
         formula = rf"H=\delta(\mathrm{{BN}}(K_{{1}}\ast\delta({letter})))"
-        near = trace.step("near", "conv_bn_relu", start, fused, formula=formula, module=self.near)  # [b width h w]
+        near = trace.step("near", "point_near", start, fused, formula=formula, module=self.near)  # [b width h w]
         peak = trace.step("peak", "pool_max", lambda t: t.amax((2, 3)), near, formula=r"m=\max H")  # [b width]
         far = trace.step("far", "linear", self.far, peak, formula=r"W_{m}\,m")  # [b width]
         compare = lambda near, far: F.relu(self.join(near) + far[..., None, None])  # noqa: E731
         formula = r"C=\delta(\mathrm{BN}(K_{2}\ast H)+W_{m}\,m)"
-        joined = trace.step("compare", "compare", compare, near, far, formula=formula, module=self.join)
+        joined = trace.step("compare", "point_compare", compare, near, far, formula=formula, module=self.join)
         tell = lambda t: F.pixel_shuffle(self.tell(t), 2)  # noqa: E731 - four scores of a place become four places
-        return trace.step("scores", "tell", tell, joined, formula=r"s=W_{s}\,C", module=self.tell)  # [b scores 2h 2w]
+        return trace.step(
+            "scores", "point_tell", tell, joined, formula=r"s=W_{s}\,C", module=self.tell
+        )  # [b scores 2h 2w]
 
 
 @dataclass(frozen=True)
