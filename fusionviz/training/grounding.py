@@ -125,6 +125,7 @@ def ask(
     *,
     phrases: int = Budget.phrases,
     absent: float = 0.15,
+    size: int = scenes.SIZE,
 ) -> Asked:
     """Draw scenes and think of phrases: the scene's own for each thing, and more of all sorts. The seeds decide.
 
@@ -132,9 +133,12 @@ def ask(
         levels: of the network that the systems are given.
         first, count: seeds of the scenes.
         phrases: how many more for each scene.
-        absent: how many of these mean nothing there.
+        absent: the share of these that means nothing there.
+        size: side of the pictures in pixels.
     """
-    drawn = [scenes.batch(range(at, min(at + _CHUNK, first + count))) for at in range(first, first + count, _CHUNK)]
+    drawn = [
+        scenes.batch(range(at, min(at + _CHUNK, first + count)), size) for at in range(first, first + count, _CHUNK)
+    ]
     pictures, classes, instances = (
         torch.cat([getattr(b, n) for b in drawn]) for n in ("pictures", "classes", "instances")
     )

@@ -66,6 +66,7 @@ def test_a_scene_is_the_same_alone_and_in_any_batch(seeds: tuple[int, ...], occl
         scene = scenes.scene(seed, 64, occlusion=occlusion)
         assert in_batch(batch, k) == alone(scene)
         assert (batch.labels[k], batch.phrases[k], batch.sizes[k]) == (scene.labels, scene.phrases, scene.sizes)
+        assert batch.looks[k] == scene.looks
     assert (batch.seeds, len(batch)) == (seeds, len(seeds))
 
 

@@ -1,12 +1,13 @@
 """Phrases name one thing each, in words of one vocabulary, in both languages."""
 
+import itertools
 import re
 
 import pytest
 
 from fusionviz import scenes, texts
 from fusionviz.errors import ParameterError
-from fusionviz.scenes import CLASSES, VOCABULARY, Look, meant, phrase_text, plan
+from fusionviz.scenes import CLASSES, VOCABULARY, Look, meant, phrase_text, plan, words_of
 from fusionviz.scenes.colours import COLOURS
 from fusionviz.scenes.phrases import EXTREMES, SIZES, describe
 
@@ -65,6 +66,23 @@ def test_sizes_have_three_bands(height: float, size: str) -> None:
 def test_a_word_outside_the_vocabulary_is_a_mistake() -> None:
     with pytest.raises(ParameterError, match="the word 'shiny'"):
         meant("the shiny ball", [RED])
+
+
+def test_the_order_of_adjectives_changes_nothing() -> None:
+    for seed in range(40):
+        scene = looks_of(seed)
+        for thing in scene:
+            words = (thing.size, thing.colour, thing.texture, thing.kind)
+            found = {meant(" ".join(order), scene) for order in itertools.permutations(words)}
+            assert len(found) == 1
+            assert found.pop()
+
+
+def test_words_come_apart_at_spaces_and_are_all_known() -> None:
+    assert words_of(" the  small ball ") == ("the", "small", "ball")
+    assert words_of("") == ()
+    with pytest.raises(ParameterError, match="beachball"):  # it says which there are
+        words_of("the ball?")
 
 
 def test_colour_or_texture_comes_first_by_draw() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every system that takes a phrase: what it gives, what it refuses, and that nothing else plays a part."""
+"""What holds for every system that takes a phrase: what it gives, refuses, and what plays no part."""
 
 from dataclasses import replace
 

@@ -165,11 +165,10 @@ def test_a_callback_may_end_a_fit(asked: Asked, backbone: Backbone) -> None:
 @pytest.mark.parametrize("key", ["film", "gmu", "phrase_concat", "phrase_product"])
 def test_it_learns_to_point(key: str, backbone: Backbone) -> None:
     module = systems.build(key, backbone.info.levels)
-    train = grounding.ask(backbone, LEVELS, TRAIN, 32, phrases=2)
-    test = grounding.ask(backbone, LEVELS, TEST, 8, phrases=2)
+    train, test = (grounding.ask(backbone, LEVELS, *of, phrases=2, size=64) for of in ((TRAIN, 48), (TEST, 16)))
     before = grounding.score(module, backbone, test)
-    losses = grounding.fit(module, backbone, train, steps=30)
+    losses = grounding.fit(module, backbone, train, steps=80)
     after = grounding.score(module, backbone, test)
     assert tuple(after) == NAMES
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    assert after["iou"] > before["iou"] + 3
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert after["iou"] > 1.5 * before["iou"]
