@@ -18,7 +18,7 @@ import torch
 from _readme import promised
 from matplotlib.mathtext import MathTextParser
 
-from fusionviz import fusion, texts
+from fusionviz import fusion, systems, texts
 from fusionviz.records import _RANK
 from fusionviz.registry import FAMILIES, Param, write
 from fusionviz.trace import Trace
@@ -26,7 +26,7 @@ from fusionviz.trace import Trace
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fusionviz"
 SUBJECTS = ("levels", "fusion", "alignment", "provenance", "leaderboard", "help")
-LESSONS = (*SUBJECTS, *fusion.names())
+LESSONS = (*SUBJECTS, *fusion.names(), *systems.names())
 HAN = "\u4e00-\u9fff"
 SENTENCES = ("idea", "help")
 

@@ -1,7 +1,10 @@
 """Early fusion of picture and phrase: the phrase's vector is stacked on what is seen, at every place.
 
+Paper: Hu, Rohrbach, Darrell, "Segmentation from Natural Language Expressions", ECCV 2016, arXiv 1603.06180.
 Idea: the plainest meeting there is. One 1x1 convolution reads the stack, so the phrase adds the same numbers to every
 place; whatever depends on both, the layers behind have to make of the sum.
+Differs from paper: a GRU reads the phrase where the paper has an LSTM; the place of a cell is added to what is seen,
+not stacked on it; the network behind the map stays as it was.
 """
 
 import torch
@@ -15,9 +18,12 @@ SPEC = FusionSpec(
     key="phrase_concat",
     family="language",
     equation=r"Z = W [X;\, Y] = W_{v} X + W_{t} Y",
-    year=0,
+    year=2016,
     takes="image+text",
     align="none",
+    paper="Hu, Rohrbach, Darrell. Segmentation from Natural Language Expressions. ECCV 2016",
+    link="https://arxiv.org/abs/1603.06180",
+    cite="Hu et al., ECCV 2016 · arXiv 1603.06180",
 )
 
 
@@ -35,6 +41,7 @@ class PhraseConcat(PhraseSystem):
         resolution. Nothing is weighed.
     Raises:
         ParameterError: without a phrase, or for a word that is not in the vocabulary.
+    Source: arXiv 1603.06180
     """
 
     def build(self) -> None:
