@@ -149,12 +149,14 @@ class Met:
         fused: the map in which they met.
         logits: [b 1 2h 2w], before the sigmoid: is this place part of what the phrase means?
         attention: weights, those with places at the places of `fused`.
+        aligned: the two maps that met, [b c h w] each, where the phrase became a map.
         fine: whether `fused` has the places of the answer, and not those of the finest level.
     """
 
     fused: Tensor
     logits: Tensor
     attention: tuple[AttentionMap, ...] = ()
+    aligned: tuple[Tensor, Tensor] | None = None
     fine: bool = False
 
 
@@ -208,4 +210,7 @@ class PhraseSystem(System):
             a.name: replace(a, stride=grid["stride"], offset=grid["offset"]) if "w" in a.axes.split() else a
             for a in met.attention
         }
-        return FusionResult(outputs, attention, trace.steps, provenance=self.provenance)
+        aligned = met.aligned and tuple(
+            FeatureMap(name, t, **grid) for name, t in zip(("low", "high"), met.aligned, strict=True)
+        )
+        return FusionResult(outputs, attention, trace.steps, aligned, provenance=self.provenance)

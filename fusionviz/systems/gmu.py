@@ -29,6 +29,7 @@ SPEC = FusionSpec(
     link="https://arxiv.org/abs/1702.01992",
     cite="Arevalo et al., 2017 · arXiv 1702.01992",
     weighs="low",
+    arithmetic="{z} = {low} · {x} + (1 − {low}) · {y}",
 )
 
 
@@ -71,7 +72,7 @@ class GMU(PhraseSystem):
         formula = r"M\otimes\mathrm{tanh}(W_{v}X)+(1-M)\otimes\mathrm{tanh}(W_{t}Y)"
         z = trace.step("fused", "select", mix, m, v, t, formula=formula, role="fused")  # [b c h w]
         weight = AttentionMap("low", m, "b c h w", "gate", "vision_weight", "vision", "with_text")
-        return Met(z, self.pointing(z, trace), (weight,))
+        return Met(z, self.pointing(z, trace), (weight,), aligned=(v, t.expand_as(v)))
 
     def _gate(self, x: Tensor, y: Tensor) -> Tensor:
         if self.held is not None:

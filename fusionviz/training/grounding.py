@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusionviz import scenes
+from fusionviz import scenes, systems
 from fusionviz.backbones import Backbone
 from fusionviz.scenes import Look
 from fusionviz.scenes.colours import COLOURS
@@ -27,6 +27,7 @@ from fusionviz.systems._phrases import PhraseSystem, numbers
 from fusionviz.trace import NullTrace
 from fusionviz.training.data import Samples, as_bytes, features, normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
+from fusionviz.training.packing import as_shipped
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "size": SIZES,
@@ -52,7 +53,8 @@ class Budget:
         scenes: drawn for training, none of which the network behind the system was trained on.
         phrases: for each of them, beside a phrase for every thing.
         steps: batches of 16 scenes with a phrase each.
-        test_scenes: never looked at before they give the numbers on the cards; asked as many phrases each.
+        test_scenes: never looked at before they give the numbers on the cards.
+        test_phrases: for each of them, beside a phrase for every thing.
         lr: the highest learning rate.
     """
 
@@ -60,10 +62,11 @@ class Budget:
     phrases: int = 12
     steps: int = 6000
     test_scenes: int = 2000
+    test_phrases: int = 4
     lr: float = 4e-3
 
 
-QUICK = Budget(scenes=48, phrases=4, steps=8, test_scenes=16)
+QUICK = Budget(scenes=32, phrases=2, steps=4, test_scenes=8, test_phrases=2)
 
 
 # --- phrases -------------------------------------------------------------------------------------
@@ -163,6 +166,23 @@ def _row(things: Sequence[int]) -> Tensor:
 
 
 # --- training ------------------------------------------------------------------------------------
+def run(
+    key: str,
+    backbone: Backbone,
+    train: Asked,
+    test: Asked,
+    *,
+    budget: Budget = Budget(),
+    seed: int = 0,
+    callback: Callable[[Progress], object] | None = None,
+) -> tuple[PhraseSystem, dict[str, float]]:
+    """Fit a system from nothing, round its numbers as they ship, and return it with its figures on `test`."""
+    module = systems.build(key, backbone.info.levels, seed=seed)
+    fit(module, backbone, train, steps=budget.steps, lr=budget.lr, seed=seed, callback=callback)
+    as_shipped(module)
+    return module, score(module, backbone, test)
+
+
 def fit(
     module: PhraseSystem,
     backbone: Backbone,

@@ -93,6 +93,12 @@ def test_its_gate_is_shown_as_the_weight_of_vision() -> None:
     assert bool(((gate.tensor > 0) & (gate.tensor < 1)).all())
 
 
+def test_the_arithmetic_under_the_crosshair_comes_out() -> None:
+    result = ask(build("gmu"), count=2)
+    m, (x, y) = result.attention["low"].tensor, (v.tensor for v in result.aligned)
+    torch.testing.assert_close(m * x + (1 - m) * y, result.fused.tensor)
+
+
 def test_its_own_numbers_are_three_matrices() -> None:
     module = build("gmu")
     own = sum(p.numel() for part in (module.vision, module.text, module.gate) for p in part.parameters())

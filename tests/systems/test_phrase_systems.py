@@ -1,10 +1,12 @@
 """What holds for every system that takes a phrase: what it gives, refuses, and what plays no part."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from _asking import KEYS, LEVELS, PHRASE, ask, build, view
+from matplotlib.mathtext import MathTextParser
 
 from fusionviz import systems, texts
 from fusionviz.errors import LevelError, ParameterError
@@ -15,7 +17,12 @@ from fusionviz.trace import NullTrace
 
 each = pytest.mark.parametrize("key", KEYS)
 each_language = pytest.mark.parametrize("language", texts.LANGUAGES)
-VARIANTS = {"film": {"by": "scale"}, "gmu": {"gate": "text"}}
+
+
+def variants(key: str) -> list[systems.System]:
+    """The system as it is, and with every choice of its knobs."""
+    choices = [{p.key: choice} for p in systems.spec(key).params for choice in p.choices]
+    return [build(key, **choice) for choice in [{}, *choices]]
 
 
 @each
@@ -194,7 +201,7 @@ def test_every_knob_step_and_weight_has_its_words(key: str, language: str) -> No
         assert texts.method_text(key, f"params.{param.key}.help", language).endswith((".", "。"))
         for choice in param.choices:
             assert texts.method_text(key, f"params.{param.key}.choices.{write(choice)}", language)
-    for result in (ask(build(key)), ask(build(key, **VARIANTS.get(key, {})))):
+    for result in map(ask, variants(key)):
         for op in {step.op for step in result.trace}:
             assert len(texts.method_text(key, f"steps.{op}", language)) <= 24
         for weight in result.attention.values():
@@ -202,6 +209,16 @@ def test_every_knob_step_and_weight_has_its_words(key: str, language: str) -> No
             assert of in texts.text(f"attention.{weight.role}", language, of=of)
             assert texts.text(f"attention.note.{weight.role}", language)
             assert texts.text(f"attention.sums.{weight.sums}", language)
+
+
+@each
+def test_formulas_are_set_by_mathtext_and_katex(key: str) -> None:
+    parser = MathTextParser("path")
+    steps = [step.formula for module in variants(key) for step in ask(module).trace]
+    for formula in (systems.spec(key).equation, *filter(None, steps)):
+        parser.parse(f"${formula}$")
+        assert formula.isascii(), formula
+        assert not re.search(r"[_^]\s*[XYZ]", formula), f"{formula}: a coloured letter behind _ or ^ needs braces"
 
 
 @each

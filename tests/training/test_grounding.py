@@ -172,3 +172,12 @@ def test_it_learns_to_point(key: str, backbone: Backbone) -> None:
     assert tuple(after) == NAMES
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     assert after["iou"] > 1.5 * before["iou"]
+
+
+def test_a_run_gives_numbers_as_they_ship_and_their_figures(backbone: Backbone) -> None:
+    budget = grounding.QUICK
+    train = grounding.ask(backbone, LEVELS, TRAIN, budget.scenes, phrases=budget.phrases, size=64)
+    test = grounding.ask(backbone, LEVELS, TEST, budget.test_scenes, phrases=budget.test_phrases, size=64)
+    module, figures = grounding.run("film", backbone, train, test, budget=budget)
+    assert figures == grounding.score(module, backbone, test)
+    assert all(torch.equal(p, p.half().float()) for p in module.parameters())
