@@ -2,7 +2,7 @@
 
 iou                                    of what is lit up and what is meant, at full size: the mean over all phrases
 found                                  of the phrases, how many have an IoU of at least one half
-size, extreme, colour, texture, kind   the IoU of the phrases with such a word
+size, extreme, colour, texture, kind   the IoU of the phrases that would mean something else without such a word
 silent                                 of the phrases that mean nothing in their scene, how many light up nothing
 """
 
@@ -92,6 +92,16 @@ def invent_absent(looks: Sequence[Look], draw: random.Random) -> str:
             return phrase
 
 
+def needed(phrase: str, looks: Sequence[Look]) -> frozenset[str]:
+    """Return the kinds of words that a phrase would mean something else without: who is deaf to them must fail.
+
+    "The red ball" needs its colour only where there is a ball of another one.
+    """
+    words, meant = phrase.split(), scenes.meant(phrase, looks)
+    without = {name: " ".join(word for word in words if word not in of) for name, of in WORDS.items()}
+    return frozenset(name for name, rest in without.items() if scenes.meant(rest, looks) != meant)
+
+
 @dataclass(frozen=True)
 class Asked:
     """Scenes, and phrases about them.
@@ -101,6 +111,7 @@ class Asked:
         pictures: [n 3 h w] uint8.
         instances: [n h w] uint8.
         phrases: for each scene.
+        needs: for each scene and phrase, the kinds of words that matter, see `needed`.
         meant: for each scene, [phrases things + 1] bool by number of the instance: which a phrase means.
     """
 
@@ -108,6 +119,7 @@ class Asked:
     pictures: Tensor
     instances: Tensor
     phrases: tuple[tuple[str, ...], ...]
+    needs: tuple[tuple[frozenset[str], ...], ...]
     meant: tuple[Tensor, ...]
 
     def __len__(self) -> int:
@@ -152,11 +164,12 @@ def ask(
         draw = random.Random(seed)
         more = (invent_absent if draw.random() < absent else invent for _ in range(phrases))
         said.append((*own, *(think(each, draw) for think in more)))
+    needs = tuple(tuple(needed(p, own) for p in each) for each, own in zip(said, looks, strict=True))
     maps = features(backbone, Samples(pictures, classes, instances), levels)
     meant = tuple(
         torch.stack([_row(scenes.meant(p, own)) for p in each]) for each, own in zip(said, looks, strict=True)
     )
-    return Asked(maps, pictures, instances, tuple(said), meant)
+    return Asked(maps, pictures, instances, tuple(said), needs, meant)
 
 
 def _row(things: Sequence[int]) -> Tensor:
@@ -252,7 +265,7 @@ def score(module: PhraseSystem, backbone: Backbone, asked: Asked) -> dict[str, f
         logits = _answer(module, backbone, asked, chosen, phrases)
         size = tuple(asked.instances.shape[-2:])
         lit = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
-        found.add([asked.phrases[n][k] for n, k in pairs], lit, asked.masks(chosen, phrases))
+        found.add([asked.needs[n][k] for n, k in pairs], lit, asked.masks(chosen, phrases))
     return found.read()
 
 
@@ -263,21 +276,21 @@ class Score:
         self.ious: list[tuple[frozenset[str], float]] = []
         self.silent: list[bool] = []
 
-    def add(self, phrases: Sequence[str], lit: Tensor, mask: Tensor) -> None:
-        """Count phrases, with what is lit up and what is meant, [b h w] bool."""
+    def add(self, needs: Sequence[frozenset[str]], lit: Tensor, mask: Tensor) -> None:
+        """Count phrases by the kinds of words they need, with what is lit up and what is meant, [b h w] bool."""
         both, either = ((lit & mask).sum((1, 2)), (lit | mask).sum((1, 2)))
-        for phrase, some, b, e in zip(
-            phrases, mask.flatten(1).any(1).tolist(), both.tolist(), either.tolist(), strict=True
+        for kinds, some, b, e in zip(
+            needs, mask.flatten(1).any(1).tolist(), both.tolist(), either.tolist(), strict=True
         ):
             if some:
-                self.ious.append((frozenset(phrase.split()), b / e))
+                self.ious.append((kinds, b / e))
             else:
                 self.silent.append(e == 0)
 
     def read(self) -> dict[str, float]:
         """Return every figure of NAMES in percent; one that had nothing to count is nan."""
         ious = [iou for _, iou in self.ious]
-        by_word = {name: [iou for said, iou in self.ious if said.intersection(of)] for name, of in WORDS.items()}
+        by_word = {name: [iou for kinds, iou in self.ious if name in kinds] for name in WORDS}
         found = [iou >= 0.5 for iou in ious]
         counted = {"iou": ious, "found": found, **by_word, "silent": self.silent}
         return {name: round(100 * fmean(values), 2) if values else float("nan") for name, values in counted.items()}
