@@ -321,8 +321,9 @@ class AttentionMap:
                 received=f"{float(value.min()):.4g} … {float(value.max()):.4g}",
             )
         if self.kind == "softmax":
-            axis = self.axes.split().index("k" if "k" in self.axes.split() else "n")
-            total = value.sum(axis)
+            names = self.axes.split()
+            over = ("h", "w") if "t" in names else ("k",) if "k" in names else ("n",)  # a step of time looks at places
+            total = value.sum([names.index(name) for name in over])
             if not torch.allclose(total, torch.ones_like(total), atol=tolerance):
                 raise ShapeError(
                     "attention.sum", name=self.name, received=f"{float(total.min()):.4g} … {float(total.max()):.4g}"

@@ -1,0 +1,208 @@
+"""What RAM and DRAM share: the foveated glimpse, what and where put together, and the walk from glimpse to glimpse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionviz.backbones import bundled
+from fusionviz.fusion import Context
+from fusionviz.records import FeatureMap, FusionResult, GlimpsePath, Logits
+from fusionviz.registry import Param
+from fusionviz.scenes.kinds import KINDS
+from fusionviz.systems._base import System, pixels
+from fusionviz.trace import NullTrace
+
+CELLS = 12
+"""Of a glimpse's side, at every scale."""
+SIDES = (12.0, 24.0, 48.0)
+"""Of the windows in pixels: each is twice as wide as the one before."""
+MOST = 8
+"""Glimpses, at most; networks are trained to answer after each of them."""
+WIDTH = 80
+"""Numbers in what a glimpse says, and in the state that remembers them."""
+
+GLIMPSES = Param("glimpses", 6, low=1, high=MOST, step=1)
+LOOK = Param("look", "learned", choices=("learned", "random"))
+SIGMA = Param("sigma", 0.0, low=0.0, high=0.5, step=0.01)
+JOINS = ("add", "multiply")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Glimpses at a batch of pictures, one after the other.
+
+    Attributes:
+        places: where it looked, [b t 2], (y, x) from -1 to 1.
+        means: of the places' distribution [b t 2]; the first has none of its own in RAM and is the place itself.
+        scores: of the kinds after each glimpse, [b t kinds].
+        states: what the next place is made of, before each glimpse, [b t n]: what a baseline may look at.
+        patches: [b t k 3 g g], as normalised as the picture was.
+        decided: which glimpses the network chose the place of, [t]: not random ones.
+    """
+
+    places: Tensor
+    means: Tensor
+    scores: Tensor
+    states: Tensor
+    patches: Tensor
+    decided: tuple[bool, ...]
+
+
+def retina(picture: Tensor, place: Tensor, scale: int) -> Tensor:
+    """Return a square window of each picture, [b 3 g g]: g * 2^scale pixels wide, each cell the mean of its pixels.
+
+    Windows that reach over the edge see the edge's pixels again.
+
+    Args:
+        picture: [b 3 h w].
+        place: middles [b 2], (y, x) from -1 to 1.
+        scale: 0 for the sharp window; each further one is twice as wide.
+    """
+    shrink = 2**scale
+    small = F.avg_pool2d(picture, shrink, ceil_mode=True, count_include_pad=False) if scale else picture
+    size = place.new_tensor(picture.shape[-2:])
+    middle = (place + 1) / 2 * size / shrink  # in cells of the small picture
+    offsets = torch.arange(CELLS, device=place.device, dtype=place.dtype) - (CELLS - 1) / 2
+    # grid_sample's -1 and 1 are the outer edges of the first and the last cell.
+    y, x = (2 * (middle[:, i, None] + offsets) / small.shape[2 + i] - 1 for i in (0, 1))  # [b g]
+    grid = torch.stack((x[:, None].expand(-1, CELLS, -1), y[:, :, None].expand(-1, -1, CELLS)), -1)
+    return F.grid_sample(small, grid, padding_mode="border", align_corners=False)
+
+
+class Glimpse(nn.Module):
+    """What a glimpse shows, by convolutions, and where it was, by a layer; then both joined.
+
+    Equation: g = relu(A + L) or g = relu(A * L), A what and L where.
+    """
+
+    def __init__(self, joins: str) -> None:
+        super().__init__()
+        self.joins = joins
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 16), (16, 32), (32, 48)):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        self.see = nn.Sequential(*layers[:-1])  # [b 48 3 3] of each window, by the same filters
+        self.mix = nn.Sequential(nn.Conv2d(48 * len(SIDES), 48, 1), nn.ReLU(), nn.Flatten())
+        self.what = nn.Linear(48 * (CELLS // 4) ** 2, WIDTH, bias=joins == "add")
+        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, WIDTH))
+
+    def forward(self, picture: Tensor, place: Tensor, trace: NullTrace) -> tuple[Tensor, Tensor]:
+        """Return what the glimpse says [b 80], and the windows [b k 3 g g]."""
+        windows = []
+        for k, _ in enumerate(SIDES):
+            crop = lambda p, l, k=k: retina(p, l, k)  # noqa: E731, E741
+            formula = rf"\rho_{k + 1}(I,l_t)"
+            windows.append(trace.step(f"window_{k + 1}", "retina", crop, picture, place, formula=formula))  # [b 3 g g]
+        what = trace.step("what", "what", self._what, *windows, formula=r"A=W_g h_{\rho}", role="low", module=self.see)
+        where = trace.step("where", "where", self.where, place, formula=r"L=W_l h_l", role="high")  # [b 80]
+        # A * L is 0 wherever either is; a sum is not.
+        join, op, sign = {
+            "add": (torch.add, "add_relu", "+"),
+            "multiply": (torch.mul, "multiply_relu", r"\otimes"),
+        }[self.joins]
+        both = lambda a, b: F.relu(join(a, b))  # noqa: E731
+        return trace.step("glimpse", op, both, what, where, formula=rf"g_t=\delta(A{sign}L)"), torch.stack(windows, 1)
+
+    def _what(self, *windows: Tensor) -> Tensor:
+        b = len(windows[0])
+        seen = self.see(torch.cat(windows))  # [k*b 48 3 3]
+        return self.what(self.mix(torch.cat(seen.split(b), 1)))
+
+
+class Glimpses(System):
+    """A network that sees only glimpses and chooses each next place by itself. Subclasses say what it remembers."""
+
+    takes_levels = ()
+
+    def begin(self, picture: Tensor, trace: NullTrace) -> tuple[Tensor, ...]:
+        """Return the states before the first glimpse; the last is what a place is made of."""
+        raise NotImplementedError
+
+    def remember(self, glimpse: Tensor, states: tuple[Tensor, ...], trace: NullTrace) -> tuple[Tensor, ...]:
+        """Return the states after a glimpse [b 80]; the first is what an answer is made of."""
+        raise NotImplementedError
+
+    chooses_first = False
+    """Whether the first place comes from the network; else it is random."""
+
+    def build(self, join: str, state: int, place: int) -> None:
+        """Build what both have: the glimpse, the answer and the next place, from states of these widths."""
+        self.glimpse = Glimpse(join)
+        self.answer = nn.Linear(state, len(KINDS))
+        self.next = nn.Linear(place, 2)
+
+    def walk(
+        self,
+        picture: Tensor,
+        *,
+        count: int | None = None,
+        look: str | None = None,
+        sigma: float | None = None,
+        draws: tuple[Tensor, Tensor] | None = None,
+        trace: NullTrace | None = None,
+        **how: object,
+    ) -> Walk:
+        """Look at pictures [b 3 h w] several times.
+
+        Args:
+            count, look, sigma: in the place of the knobs of these names.
+            draws: numbers from [-1, 1) and normal ones, each [b t 2]: of random places, and of how far each place
+                lies from its mean. By default those of the module's seed, the same for every picture.
+            trace: sees the first glimpse; the others run the same steps.
+            how: passed on to `begin`.
+        """
+        count = self.params["glimpses"] if count is None else count
+        look = self.params["look"] if look is None else look
+        sigma = self.params["sigma"] if sigma is None else sigma
+        trace = trace or NullTrace()
+        uniform, normal = self._draws(len(picture)) if draws is None else draws
+        uniform, normal = uniform.to(picture), normal.to(picture)
+        picture = trace.input("picture", picture, formula="I")
+        states = self.begin(picture, trace, **how)
+        decided = tuple(look == "learned" and (t > 0 or self.chooses_first) for t in range(count))
+        kept: tuple[list[Tensor], ...] = ([], [], [], [], [])
+        mean = self._aim(states[-1], "aim_1", "l_1", trace) if self.chooses_first else None
+        for t in range(count):
+            before = states[-1]
+            mean = mean if decided[t] else uniform[:, t]
+            place = (mean + sigma * normal[:, t]).clamp(-1, 1) if decided[t] else mean
+            place = trace.input("place", place.detach(), formula="l_t")
+            seen, patches = self.glimpse(picture, place, trace)  # [b 80]
+            states = self.remember(seen, states, trace)
+            scores = trace.step("answer", "linear", self.answer, states[0], formula=r"W_a h_t", role="fused")
+            for values, value in zip(kept, (place, mean, scores, before, patches), strict=True):
+                values.append(value)
+            mean, trace = self._aim(states[-1], "aim", r"l_{t+1}", trace), NullTrace()
+        return Walk(*(torch.stack(values, 1) for values in kept), decided)
+
+    def _aim(self, state: Tensor, key: str, name: str, trace: NullTrace) -> Tensor:
+        """Return the mean of the next place [b 2]. What was learned for places stays with what makes places."""
+        aim = lambda s: torch.tanh(self.next(s))  # noqa: E731
+        return trace.step(key, "aim", aim, state, formula=rf"{name}=\tanh(W_l h)", role="weight", module=self.next)
+
+    def _draws(self, batch: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        uniform = torch.rand(1, MOST, 2, generator=generator) * 2 - 1
+        normal = torch.randn(1, MOST, 2, generator=generator)
+        return uniform.expand(batch, -1, -1), normal.expand(batch, -1, -1)
+
+    def see(
+        self, picture: Tensor, levels: tuple[FeatureMap, ...], *, context: Context, trace: NullTrace
+    ) -> FusionResult:
+        walk = self.walk(picture, trace=trace)
+        size = walk.places.new_tensor(picture.shape[-2:])
+        wants = bundled.PREPROCESSING
+        path = GlimpsePath(
+            "path",
+            (walk.places[0] + 1) / 2 * size,
+            SIDES,
+            pixels(walk.patches[0], wants.mean, wants.std),
+            walk.scores[0].softmax(1),
+            KINDS,
+        )
+        kinds = Logits("kinds", walk.scores[0, -1], KINDS)
+        return FusionResult({"path": path, "kinds": kinds}, {}, trace.steps, provenance=self.provenance)
