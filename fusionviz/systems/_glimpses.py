@@ -169,8 +169,12 @@ class Glimpses(System):
         for t in range(count):
             before = states[-1]
             mean = mean if decided[t] else uniform[:, t]
-            place = (mean + sigma * normal[:, t]).clamp(-1, 1) if decided[t] else mean
-            place = trace.input("place", place.detach(), formula="l_t")
+            if decided[t]:
+                # A draw is a number like any other: no gradient runs through it.
+                scatter = lambda m, n=normal[:, t]: (m + sigma * n).clamp(-1, 1).detach()  # noqa: E731
+                place = trace.step("place", "scatter", scatter, mean, formula=r"l_t\sim\mathcal{N}(\mu,\sigma^2)")
+            else:
+                place = trace.input("place", mean, formula="l_t")
             seen, patches = self.glimpse(picture, place, trace)  # [b 80]
             states = self.remember(seen, states, trace)
             scores = trace.step("answer", "linear", self.answer, states[0], formula=r"W_a h_t", role="fused")
@@ -180,7 +184,7 @@ class Glimpses(System):
         return Walk(*(torch.stack(values, 1) for values in kept), decided)
 
     def _aim(self, state: Tensor, key: str, name: str, trace: NullTrace) -> Tensor:
-        """Return the mean of the next place [b 2]. What was learned for places stays with what makes places."""
+        """Return the mean of the next place [b 2]."""
         aim = lambda s: torch.tanh(self.next(s))  # noqa: E731
         return trace.step(key, "aim", aim, state, formula=rf"{name}=\tanh(W_l h)", role="weight", module=self.next)
 
