@@ -1,4 +1,4 @@
-"""Training `ram` and `dram` to name the one thing of a scene from glimpses: answers by cross-entropy, places by REINFORCE.
+"""Training `ram` and `dram` to name the one thing of a scene: answers by cross-entropy, places by REINFORCE.
 
 No gradient runs through a place that was drawn. So its mean is moved towards draws after which the right kind became
 likelier than a baseline had expected, and away from the others.
