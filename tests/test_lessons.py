@@ -32,6 +32,7 @@ SENTENCES = ("idea", "help")
 
 each_lesson = pytest.mark.parametrize("key", LESSONS)
 each_method = pytest.mark.parametrize("method", fusion.names())
+each_of_all = pytest.mark.parametrize("method", [*fusion.names(), *systems.names()])
 each_language = pytest.mark.parametrize("language", texts.LANGUAGES)
 
 
@@ -124,7 +125,7 @@ def test_a_lesson_has_the_same_sections_formulas_tables_and_numbers_in_every_lan
         assert of(en) == of(zh), what
 
 
-@each_method
+@each_of_all
 @each_language
 def test_a_method_lesson_has_its_six_sections_in_order_and_its_source(method, language):
     body = texts.lesson(method, language).body
@@ -222,7 +223,7 @@ def results(method: str) -> tuple:
         return tuple(module(*maps, context=context, trace=Trace()) for module in modules)
 
 
-@each_method
+@each_of_all
 @each_language
 def test_every_knob_has_its_words(method, language):
     for param in fusion.spec(method).params:
@@ -246,7 +247,7 @@ def test_a_lesson_has_no_words_for_knobs_choices_or_steps_that_do_not_exist(meth
 
 
 def test_the_locale_has_no_words_for_knobs_that_do_not_exist():
-    params = [p for method in fusion.names() for p in fusion.spec(method).params]
+    params = [p for method in (*fusion.names(), *systems.names()) for p in fusion.spec(method).params]
     for key, own in texts.locale("en")["params"].items():
         choices = {write(c) for p in params if p.key == key for c in p.choices}
         assert key in {p.key for p in params}

@@ -222,3 +222,10 @@ def test_share_of_very_small_and_very_large_terms_stays_a_share() -> None:
 def test_without_terms_there_is_no_share() -> None:
     assert result(None).share_of_low() is None
     assert result(None).fused.name == "fused"
+
+
+def test_attention_over_time_sums_to_one_over_the_places_of_each_step():
+    even = torch.full((1, 3, 2, 2), 0.25)
+    AttentionMap("words", even, "b t h w", "softmax").check()
+    with pytest.raises(ShapeError):
+        AttentionMap("words", even * torch.tensor([1.0, 1.0, 0.5]).view(1, 3, 1, 1), "b t h w", "softmax").check()
