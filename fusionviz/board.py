@@ -49,6 +49,27 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Something drawn over a view's maps, at its place in the picture.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in pixels of the network's input; a dot has x0 = x1 and y0 = y1.
+        label: what stands on its edge ("ring 0.93") or in its dot ("1"), or "".
+        level: (position, how many) of the level whose colour it has; None: the pin's colour.
+        on: position of the view's map that it is drawn on; None: on all of them.
+        follows: a line leads here from the mark before.
+        faint: it is there for comparison, or a further window of the same place: thin, without words.
+    """
+
+    box: tuple[float, float, float, float]
+    label: str = ""
+    level: tuple[int, int] | None = None
+    on: int | None = None
+    follows: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
 class Label:
     """Words at a place of a panel: (x, y) as parts of it, y of the middle of the line.
 
@@ -123,6 +144,7 @@ class PanelView:
         shares: of an "rgb" map that mixes the colours of levels, the numbers behind it: one map [h w] for each level.
         nodes, edges: of a graph.
         labels: words that stand in the panel.
+        marks: boxes and dots drawn over its maps, in this order.
         asks: (x, y) in pixels of the network's input of the place whose row of attention this is, drawn as a ring.
         title, of: instead of the panel's, while this view is shown; "" keeps it.
     """
@@ -142,6 +164,7 @@ class PanelView:
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
     labels: tuple[Label, ...] = ()
+    marks: tuple[Mark, ...] = ()
     asks: tuple[float, float] | None = None
     title: str = ""
     of: str = ""
