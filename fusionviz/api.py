@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from fusionviz import backbones as _backbones
-from fusionviz import fusion, panels, pictures, state, texts
+from fusionviz import fusion, panels, pictures, state, systems, texts
 from fusionviz import study as _study
 from fusionviz.errors import LevelError, ParameterError
 from fusionviz.fusion import FusionModule
@@ -38,8 +38,8 @@ class Study(StudyResult):
 
 
 def methods() -> tuple[str, ...]:
-    """Return the keys of all fusion methods."""
-    return fusion.names()
+    """Return the keys of all fusion methods: blocks between maps, then whole systems."""
+    return (*fusion.names(), *systems.names())
 
 
 def images() -> tuple[str, ...]:
@@ -82,6 +82,8 @@ def explore(
         picture: anything `open` takes.
         low, high: levels by name ("s4", "d3") or position; None takes the nearest to s4 and s16. At a site: its maps
             ("identity", "b1", "x0"); None takes the first and the last.
+        phrase: what a system of vision and language is asked for, "the small blue ring"; None asks for a scene's first
+            thing.
         site: a place inside the network where it fuses by itself, "skip:layer3.1", see `fv.backbones.info(key).sites`;
             None fuses levels, or takes the first place of its kind for methods that stand at one.
         device: "cuda:0" | "mps" | "cpu"; None takes the best there is.
@@ -150,6 +152,8 @@ def as_study(result: StudyResult) -> Study:
 def without_defaults(selection: Selection) -> Selection:
     """Return the selection with only those knobs that somebody has turned: what a link carries."""
     turned: dict[str, Value] = {}
+    if fusion.spec(selection.method).is_system:  # its levels are its own
+        selection = selection.with_(low=None, high=None)
     while True:  # one knob that was turned may move where others stand: a fit to the picture has knobs of its own
         plain = _study.resolve(selection.with_(params=tuple(turned.items()))).knobs
         more = {k: v for k, v in selection.params if v != plain[k]}
@@ -161,7 +165,7 @@ def without_defaults(selection: Selection) -> Selection:
 def catalogue() -> state.Catalogue:
     """Return what links may name on this machine."""
     return state.Catalogue(
-        fusion.names(),
+        (*fusion.names(), *systems.names()),
         _backbones.names(),
         pictures.known,
         fusion.spec,

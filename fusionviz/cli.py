@@ -100,6 +100,7 @@ def _choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone")
     parser.add_argument("--weights", metavar="auto|random|FILE", help=texts.text("cli.options.weights"))
     parser.add_argument("--method")
+    parser.add_argument("--phrase", metavar="WORDS", help=texts.text("cli.options.phrase"))
     parser.add_argument("--site", metavar="KIND:BLOCK", help=texts.text("cli.options.site"))
     parser.add_argument("--low", metavar="LEVEL")
     parser.add_argument("--high", metavar="LEVEL")
@@ -128,7 +129,7 @@ def _selection(options: argparse.Namespace) -> Selection:
         given |= {"low": None, "high": None, "site": options.site or None}
     given |= {
         key: getattr(options, key)
-        for key in ("backbone", "low", "high", "size", "fit", "seed")
+        for key in ("backbone", "low", "high", "size", "fit", "seed", "phrase")
         if getattr(options, key) is not None
     }
     if options.at is not None:
@@ -183,10 +184,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(report)
         return
-    shapes = {name: " × ".join(map(str, m["shape"])) for name, m in report["outputs"].items()}
     where = " · ".join(filter(None, (report["backbone"]["key"], report["backbone"]["site"])))
     print(f"{report['picture']['key']} · {where} · {report['method']['key']}")
-    print(f"{report['method']['low']} + {report['method']['high']} -> {shapes['fused']} · {report['provenance']}")
+    _print_outputs(report)
     for a in report["attention"]:
         print(f"{a['name']} ({a['kind']}, {a['axes']}): {a['minimum']:.3f} … {a['maximum']:.3f}, mean {a['mean']:.3f}")
     if report["balance"]:
@@ -194,6 +194,25 @@ def _run(options: argparse.Namespace) -> None:
         facts = next(f for f in report["balance"]["curve"] if f["value"] == at)
         print(" · ".join([f"balance {at:g}", *(f"{k} {v:.3f}" for k, v in facts.items() if k != "value")]))
     print(" · ".join(f"{k} {v:.1f} ms" for k, v in report["timings_ms"].items()) + f" · {report['device']}")
+
+
+def _print_outputs(report: dict) -> None:
+    shapes = {name: " × ".join(map(str, m["shape"])) for name, m in report["outputs"].items()}
+    method, provenance = report["method"], report["provenance"]
+    if method["low"] and "fused" in shapes:
+        print(f"{method['low']} + {method['high']} -> {shapes['fused']} · {provenance}")
+    else:
+        print(f"{', '.join(shapes)} · {provenance}")
+    if method["phrase"]:
+        print(method["phrase"])
+    for out in report["outputs"].values():
+        for found in out.get("detections", ()):
+            box = " ".join(f"{v:.0f}" for v in found["box"])
+            print(f"{found['class']} {found['score']:.2f} · {found['level']} · {box}")
+        if "words" in out:
+            print(" ".join(out["words"]))
+        if "answers" in out:
+            print(" → ".join(out["answers"]))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -249,10 +268,10 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _methods() -> list[dict]:
-    from fusionviz import fusion
+    from fusionviz import fusion, systems
 
     rows = []
-    for key in fusion.names():
+    for key in (*fusion.names(), *systems.names()):
         spec = fusion.spec(key)
         knobs = [
             {

@@ -14,11 +14,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fusionviz import backbones, fusion, pack, weights
+from fusionviz import backbones, fusion, pack, systems, weights
 from fusionviz.backbones import Backbone
 from fusionviz.errors import FusionvizError, WeightsError
 from fusionviz.fusion import FusionModule
 from fusionviz.records import LevelInfo, Provenance
+from fusionviz.systems import System
 from fusionviz.training.heads import Head, build_head
 
 T = TypeVar("T")
@@ -190,6 +191,33 @@ def method(
         module = fusion.build(key, channels, strides, seed=seed, **params)
         if card is not None:
             pack.fill_method(module, card, params)
+        return module.to(device)
+
+    return METHODS.get(name, make)
+
+
+def system(
+    key: str,
+    levels: tuple[LevelInfo, ...],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    card: pack.SystemCard | None = None,
+    **params: object,
+) -> System:
+    """Return an opened system.
+
+    Args:
+        levels: of the backbone it stands on; () where it takes none.
+        card: of the training whose numbers it gets; None leaves them random.
+    """
+    trained = (card.file, card.sha256) if card else ()
+    name = ("system", key, levels, seed, str(device), tuple(sorted(params.items())), trained)
+
+    def make() -> System:
+        module = systems.build(key, levels, seed=seed, **params)
+        if card is not None:
+            pack.fill_system(module, card)
         return module.to(device)
 
     return METHODS.get(name, make)

@@ -53,9 +53,11 @@ class Catalogue:
 
 
 KNOB = "k."
+MOST_LETTERS = 200
+"""Of a phrase."""
 _VIEW = re.compile(r"[a-z0-9-]{1,40}")
 KEYS = (
-    *("img", "net", "w", "site", "lo", "hi", "m", "size", "fit", "crop", "seed", "head"),
+    *("img", "net", "w", "site", "lo", "hi", "m", "q", "size", "fit", "crop", "seed", "head"),
     *("show", "grid", "part", "map", "gamma", "range", "ch", "al", "views", "pin", "pc", "at", "lang"),
 )
 """Everything that a link may say, but for the knobs; `lang` belongs to the page, not to the selection."""
@@ -80,6 +82,8 @@ def write_query(selection: Selection) -> dict[str, str]:
             query[key] = value
     query["m"] = s.method
     query |= {KNOB + key: write(value) for key, value in s.params}
+    if s.phrase:
+        query["q"] = s.phrase
     if s.size is not None:
         query["size"] = str(s.size)
     if s.fit != "crop":
@@ -162,6 +166,7 @@ class _Reader:
             high=high,
             method=method,
             params=self.params(method),
+            phrase=self.phrase(method),
             site=site,
             size=self.number("size", int, 16, 2048, plain.size),
             fit=self.choice("fit", FITS, plain.fit),
@@ -171,6 +176,16 @@ class _Reader:
             view=self.view(),
         )
         return selection, tuple(self.notices)
+
+    def phrase(self, method: str) -> str | None:
+        """Words; what they mean is asked when they are read, where the vocabulary is known."""
+        value = " ".join(self.query.get("q", "").split())
+        if not value or self.known.spec(method).takes != "image+text":
+            return None
+        if len(value) > MOST_LETTERS:
+            self.bad("q", value, f"≤ {MOST_LETTERS}")
+            return None
+        return value
 
     def keys(self) -> None:
         for key in self.query:

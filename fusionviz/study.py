@@ -8,31 +8,39 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, texts, trace, weights
 from fusionviz import fits as own_fits
-from fusionviz.backbones import Backbone
+from fusionviz.backbones import Backbone, bundled
 from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context, FusionModule
 from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import (
+    ANALYTIC,
     AttentionMap,
+    Detections,
     FeatureMap,
     FeaturePyramid,
     FusionResult,
+    GlimpsePath,
     LevelInfo,
+    Logits,
+    Output,
+    Preprocessing,
     Provenance,
     RegionMaps,
     Site,
+    Words,
 )
 from fusionviz.registry import METHODS
 from fusionviz.selection import Selection, Value, pair
+from fusionviz.systems import System
 from fusionviz.training import picture_fit
 from fusionviz.training.heads import Head
 from fusionviz.training.metrics import Score
@@ -110,7 +118,9 @@ class Prepared:
         tensor: the network's input [1 3 h w], on the device.
         heads: what reads the maps as classes, by reader; {} where no trained head covers the selection.
         fits: the method is fitted to this picture before it runs, see `fits`.
-        card: of the trained head whose numbers the method has, or None.
+        backbone: None where a system looks at the picture itself.
+        method: or a whole system.
+        card: of the trained head whose numbers the method has, or of the training of a system; or None.
         own: the fit of this machine that it comes from, if it does.
         truth: classes and instances [1 h w] of a scene.
         boxes: of a scene's things, [n 4], x0 y0 x1 y1 in pixels of the network's input; None for another picture.
@@ -123,15 +133,15 @@ class Prepared:
     picture: Picture
     seen: Fitted
     tensor: Tensor
-    backbone: Backbone
-    method: FusionModule
+    backbone: Backbone | None
+    method: FusionModule | System
     device: torch.device
     heads: Mapping[str, Head] = field(default_factory=dict)
     truth: tuple[Tensor, Tensor] | None = None
     notices: tuple[FusionvizError, ...] = ()
     open_ms: float = 0.0
     fits: bool = False
-    card: pack.HeadCard | None = None
+    card: pack.HeadCard | pack.SystemCard | None = None
     own: own_fits.Fit | None = None
     boxes: Tensor | None = None
     labels: tuple[str, ...] = ()
@@ -139,7 +149,8 @@ class Prepared:
     @property
     def context(self) -> Context:
         """What the method may look at besides the levels."""
-        return Context(picture=self.tensor, boxes=self.boxes, labels=self.labels)
+        phrase = self.selection.phrase
+        return Context(picture=self.tensor, phrase=phrase, boxes=self.boxes, labels=self.labels)
 
 
 @dataclass(frozen=True)
@@ -148,11 +159,17 @@ class StudyResult:
 
     Attributes:
         seen: the picture exactly as the network saw it.
+        pyramid: what the method was given it from; without levels where a system looks at the picture itself.
         guesses: the five likeliest classes, where the backbone has trained weights; else ().
-        timings: milliseconds of "picture", "backbone", "fusion"; fusion with the records of its steps, as it ran; and
-            of "fit", where the method was fitted to this picture.
+        timings: milliseconds of "picture", "backbone", "fusion" or "system", with the records of its steps, as it ran;
+            and of "fit", where the method was fitted to this picture.
         prediction: what linear readings of the maps say, where trained heads cover the selection; else None.
         sweep: the study at every position of its slider, if it has one; `result` is one of its frames.
+        card: of a system's training, with what was measured; else None.
+        truth: boxes [n 4] of a scene's things in pixels of the network's input, and what they are, as keys of the
+            scenes' classes; None for another picture.
+        learned: parameters of a system, each counted once; None of a method, whose steps have their own.
+        again: runs a system once more under another trace, to count its costs.
         peak_bytes: the most that torch held on a CUDA device during the run, open models and all; else None.
     """
 
@@ -168,6 +185,10 @@ class StudyResult:
     notices: tuple[FusionvizError, ...] = ()
     prediction: Prediction | None = None
     sweep: Sweep | None = None
+    card: pack.SystemCard | None = None
+    truth: tuple[Tensor, tuple[str, ...]] | None = None
+    learned: int | None = None
+    again: Callable[[trace.NullTrace], object] | None = field(default=None, repr=False, compare=False)
 
     def at(self, value: float | None) -> StudyResult:
         """Return the study at a position of its slider; without a slider, itself."""
@@ -202,15 +223,26 @@ class StudyResult:
 
         What it does once more inside boxes is not counted: it is not there in every picture.
         """
-        return {"parameters": sum(s.parameters for s in self.result.trace), "macs": sum(self.step_macs().values())}
+        steps = sum(s.parameters for s in self.result.trace)
+        parameters = steps if self.learned is None else self.learned
+        return {"parameters": parameters, "macs": sum(self.step_macs().values())}
 
     def step_macs(self) -> dict[str, int]:
         """Return multiply-accumulates by step of the trace."""
+        if self.again is not None:
+            return self._system_macs
         inputs = [s for s in self.result.trace if s.op == "input"]
         chosen = self.selection
         strides = tuple(self.pyramid[n].stride[0] for n in level_names(chosen, self.pyramid))
         align = "project" if self.sweep is not None and self.sweep.kind == "balance" else None
         return _macs(chosen.method, tuple(tuple(s.tensor.shape) for s in inputs), strides, chosen.params, align)
+
+    @cached_property
+    def _system_macs(self) -> dict[str, int]:
+        counting = trace.CostTrace()
+        with torch.inference_mode():
+            self.again(counting)
+        return {step.key: step.macs or 0 for step in counting.steps}
 
 
 @lru_cache(maxsize=256)
@@ -289,6 +321,8 @@ def resolve(selection: Selection) -> Selection:
     """
     spec = fusion.spec(selection.method)
     info = backbones.info(selection.backbone)
+    if spec.is_system:
+        return _resolve_system(selection)
     if not info.levels:
         raise LevelError("backbone.no_levels", backbone=info.title)
     found = site(selection)
@@ -312,6 +346,34 @@ def resolve(selection: Selection) -> Selection:
         trained = {k: v for k, v in pack.trained_params(card).items() if k in _SHAPES}
         trained |= METHODS[selection.method].trained_knobs(state)
     return selection.with_(params=tuple(spec.parse({**trained, **selection.knobs}).items()))
+
+
+def _resolve_system(selection: Selection) -> Selection:
+    spec, info = fusion.spec(selection.method), backbones.info(selection.backbone)
+    takes, there = METHODS[spec.key].takes_levels, [level.name for level in info.levels]
+    if any(name not in there for name in takes):
+        title = texts.method_text(spec.key, "short")
+        raise LevelError("level.system", system=title, expected=", ".join(takes), received=", ".join(there) or "–")
+    low, high = (takes[0], takes[-1]) if takes else (None, None)
+    phrase = None
+    if spec.takes == "image+text":
+        phrase = " ".join((selection.phrase or "").lower().split()) or first_phrase(selection.picture)
+    params = tuple(spec.parse(selection.knobs).items())
+    return selection.with_(site=None, low=low, high=high, phrase=phrase, params=params)
+
+
+def phrases(picture: str) -> tuple[str, ...]:
+    """Return a phrase for each thing of a scene, from left to right; () for another picture."""
+    if not picture.startswith("scene:"):
+        return ()
+    scene = scenes.open_scene(picture.partition(":")[2])
+    order = sorted(range(len(scene.phrases)), key=lambda i: scene.looks[i].x)
+    return tuple(scene.phrases[i] for i in order)
+
+
+def first_phrase(picture: str) -> str:
+    """Return what is asked for where nobody has said anything."""
+    return next(iter(phrases(picture)), "the largest ball")
 
 
 def defaults(selection: Selection) -> dict[str, Value]:
@@ -385,7 +447,7 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
     truth, boxes, labels = None, None, ()
     with clock.part("picture"):
         picture = picture if picture is not None else pictures.open_picture(selection.picture)
-        wants = info.preprocessing
+        wants = preprocessing(selection)
         if picture.key.startswith("scene:"):
             # A scene has no pixels of its own: it is drawn at the size that the network sees, whole and sharp.
             side = selection.size or wants.crop_px
@@ -395,6 +457,8 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
             boxes, labels = torch.tensor(drawn.boxes), tuple(scenes.CLASSES[k] for k in drawn.labels)
         seen = pictures.fit(picture, wants, size=selection.size, fit=selection.fit, crop=selection.crop)
         tensor, boxes = seen.tensor.to(where), None if boxes is None else boxes.to(where)
+    if fusion.spec(selection.method).is_system:
+        return _prepare_system(selection, picture, seen, tensor, where, clock.read()["picture"], boxes, labels)
     opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     opened = opened.at(selection.site)
     taken = [next(v for v in opened.levels if v.name == n) for n in level_names(selection, opened.levels)]
@@ -410,6 +474,45 @@ def prepare(selection: Selection, picture: Picture | None = None, *, on: torch.d
     open_ms = clock.read()["picture"]
     known = (heads, truth, notices, open_ms, fitted, card, own, boxes, labels)
     return Prepared(selection, picture, seen, tensor, opened, method, where, *known)
+
+
+def preprocessing(selection: Selection) -> Preprocessing:
+    """Return how the picture is wanted: by the backbone, or by a system that looks at it itself."""
+    spec, own = fusion.spec(selection.method), None
+    if spec.is_system:
+        own = METHODS[spec.key].wants(spec.parse(selection.knobs))
+    return own or backbones.info(selection.backbone).preprocessing
+
+
+def _prepare_system(
+    selection: Selection,
+    picture: Picture,
+    seen: Fitted,
+    tensor: Tensor,
+    where: torch.device,
+    open_ms: float,
+    boxes: Tensor | None,
+    labels: tuple[str, ...],
+) -> Prepared:
+    key, opened, notices, infos = selection.method, None, (), ()
+    if METHODS[key].takes_levels:
+        infos = backbones.info(selection.backbone).levels
+        opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
+    card = trained(selection)
+    module = models.system(key, infos, seed=selection.seed, device=where, card=card, **selection.knobs)
+    return Prepared(
+        selection, picture, seen, tensor, opened, module, where,
+        notices=notices, open_ms=open_ms, card=card, boxes=boxes, labels=labels,
+    )  # fmt: skip
+
+
+def trained(selection: Selection) -> pack.SystemCard | None:
+    """Return the card of the training whose numbers a system gets, or None."""
+    if selection.weights != "auto":
+        return None
+    # Who looks at the picture himself stands on no backbone: his numbers lie with the first network's.
+    takes = METHODS[selection.method].takes_levels
+    return pack.system(selection.backbone if takes else bundled.names()[0], selection.method, selection.knobs)
 
 
 def run(prepared: Prepared | Selection, picture: Picture | None = None, *, on: str | None = None) -> StudyResult:
@@ -441,6 +544,8 @@ def _warm_up(p: Prepared) -> None:
 
 @torch.inference_mode()
 def _forward(p: Prepared) -> StudyResult:
+    if isinstance(p.method, System):
+        return _forward_system(p)
     _warm_up(p)
     clock = device.Clock(p.device)
     device.reset_peak(p.device)
@@ -472,6 +577,33 @@ def _forward(p: Prepared) -> StudyResult:
         prediction,
         sweep,
     ).at(at)
+
+
+def _forward_system(p: Prepared) -> StudyResult:
+    clock = device.Clock(p.device)
+    device.reset_peak(p.device)
+    pyramid = FeaturePyramid((), p.selection.method, ANALYTIC)
+    if p.backbone is not None:
+        with clock.part("backbone"):
+            pyramid, _ = p.backbone(p.tensor)
+    with clock.part("system"):
+        result = p.method(p.tensor, pyramid, context=p.context)
+    return StudyResult(
+        p.selection,
+        p.picture,
+        p.seen,
+        pyramid,
+        result,
+        (),
+        {"picture": p.open_ms, **clock.read()},
+        str(p.device),
+        device.peak_bytes(p.device),
+        p.notices,
+        card=p.card,
+        truth=None if p.boxes is None else (p.boxes, p.labels),
+        learned=sum(v.numel() for v in p.method.parameters()),
+        again=lambda under: p.method(p.tensor, pyramid, context=p.context, trace=under),
+    )
 
 
 def _fitted(p: Prepared, pyramid: FeaturePyramid) -> tuple[tuple[FusionModule, ...], Sweep]:
@@ -566,6 +698,8 @@ def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
 
     def measure() -> dict[str, float]:
         with torch.inference_mode():
+            if isinstance(prepared.method, System):
+                return _profile_system(prepared, repeats)
             pyramid, _ = prepared.backbone(prepared.tensor)
             levels = [pyramid[name] for name in level_names(prepared.selection, pyramid)]
             best: dict[str, float] = {}
@@ -577,6 +711,17 @@ def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
             return best
 
     return device.submit(prepared.device, measure)
+
+
+def _profile_system(p: Prepared, repeats: int) -> dict[str, float]:
+    pyramid = p.backbone(p.tensor)[0] if p.backbone else FeaturePyramid((), p.selection.method, ANALYTIC)
+    best: dict[str, float] = {}
+    for i in range(repeats + 1):
+        timed = trace.TimedTrace()
+        p.method(p.tensor, pyramid, context=p.context, trace=timed)
+        if i:
+            best = {k: min(v, best.get(k, v)) for k, v in timed.milliseconds().items()}
+    return best
 
 
 def attention_statistics(attention: AttentionMap) -> dict[str, float | str]:
@@ -619,6 +764,7 @@ def report(study: StudyResult) -> dict:
             "provenance": _plain(study.result.provenance),
             "low": chosen.low,
             "high": chosen.high,
+            "phrase": chosen.phrase,
         },
         "outputs": {name: _output(out) for name, out in study.result.outputs.items()},
         "attention": [{**attention_statistics(a), "shape": list(a.tensor.shape)} for a in maps],
@@ -633,6 +779,7 @@ def report(study: StudyResult) -> dict:
             for s in study.result.trace
         ],
         "provenance": study.provenance.kind,
+        "measured": dict(study.card.metrics) if study.card else None,
         "classes": [{"label": g.label, "probability": g.probability} for g in study.guesses],
         "prediction": _said(study.prediction),
         "balance": _balance(study),
@@ -645,7 +792,32 @@ def report(study: StudyResult) -> dict:
     }
 
 
-def _output(out: FeatureMap | RegionMaps) -> dict:
+def _output(out: Output) -> dict:
+    if isinstance(out, Detections):
+        found = zip(out.boxes.tolist(), out.scores.tolist(), out.labels.tolist(), out.level.tolist(), strict=True)
+        told = [
+            {"box": box, "score": score, "class": out.classes[label], "level": out.levels[level]}
+            for box, score, label, level in found
+        ]
+        return {"shape": list(out.boxes.shape), "detections": told}
+    if isinstance(out, GlimpsePath):
+        best = [out.classes[i] for i in out.scores.argmax(1).tolist()]
+        return {
+            "shape": list(out.patches.shape),
+            "places": out.places.tolist(),
+            "sides": list(out.sides),
+            "answers": best,
+        }
+    if isinstance(out, Words):
+        places = None if out.places is None else out.places.tolist()
+        return {
+            "shape": [len(out.words)],
+            "words": list(out.words),
+            "probabilities": out.probabilities.tolist(),
+            "places": places,
+        }
+    if isinstance(out, Logits):
+        return {"shape": list(out.values.shape), "logits": dict(zip(out.classes, out.values.tolist(), strict=True))}
     plain = {"shape": list(out.tensor.shape), "dtype": str(out.tensor.dtype).removeprefix("torch.")}
     if isinstance(out, RegionMaps):
         plain |= {"boxes": out.boxes.tolist(), "labels": list(out.labels)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,17 @@ from torch import Tensor, nn
 
 from fusionviz.errors import LevelError
 from fusionviz.fusion import Context
-from fusionviz.records import ANALYTIC, FeatureMap, FeaturePyramid, FusionResult, LevelInfo, Provenance
+from fusionviz.records import (
+    ANALYTIC,
+    FeatureMap,
+    FeaturePyramid,
+    FusionResult,
+    LevelInfo,
+    Preprocessing,
+    Provenance,
+)
 from fusionviz.registry import FusionSpec
+from fusionviz.selection import Value
 from fusionviz.trace import NullTrace, Trace
 
 
@@ -23,6 +33,11 @@ class System(nn.Module):
     spec: ClassVar[FusionSpec]
     takes_levels: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32")
     """Levels of the backbone that it is given; () for a network that looks at the picture itself."""
+
+    @classmethod
+    def wants(cls, params: Mapping[str, Value]) -> Preprocessing | None:
+        """How it wants its picture, with these knobs; None: as the backbone wants it."""
+        return None
 
     def __init__(self, levels: tuple[LevelInfo, ...], *, seed: int = 0, **params: object) -> None:
         super().__init__()

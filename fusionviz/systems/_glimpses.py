@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 from fusionviz.backbones import bundled
 from fusionviz.fusion import Context
-from fusionviz.records import FeatureMap, FusionResult, GlimpsePath, Logits
+from fusionviz.records import FeatureMap, FusionResult, GlimpsePath, Logits, Preprocessing
 from fusionviz.registry import Param
 from fusionviz.scenes.kinds import KINDS
+from fusionviz.selection import Value
 from fusionviz.systems._base import System, pixels
 from fusionviz.trace import NullTrace
 
@@ -117,6 +119,10 @@ class Glimpses(System):
     """A network that sees only glimpses and chooses each next place by itself. Subclasses say what it remembers."""
 
     takes_levels = ()
+
+    @classmethod
+    def wants(cls, params: Mapping[str, Value]) -> Preprocessing:
+        return bundled.PREPROCESSING
 
     def begin(self, picture: Tensor, trace: NullTrace) -> tuple[Tensor, ...]:
         """Return the states before the first glimpse; the last is what a place is made of."""
