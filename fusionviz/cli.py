@@ -220,11 +220,10 @@ def _train(options: argparse.Namespace) -> None:
     from fusionviz.backbones import bundled
     from fusionviz.training import rebuild
 
-    # A new method's head needs no new network, and the comparison is of no method.
-    parts = options.part or [p for p in rebuild.PARTS if not (options.method and p in ("networks", "comparison"))]
+    parts = options.part or rebuild.parts_of(options.method)
     for given, known in (
         (options.backbone or (), bundled.names()),
-        (options.method, rebuild.methods()),
+        (options.method, (*rebuild.methods(), *rebuild.wholes.names())),
         (parts, rebuild.PARTS),
     ):
         for name in given:

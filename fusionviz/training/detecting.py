@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from fusionviz.backbones import Backbone
 from fusionviz.records import FeatureMap, LevelInfo
 from fusionviz.systems._boxes import CODER, MATCHER, owner, suppressed
 from fusionviz.systems._detector import LEVELS, SIDES, Detector, Reading
 from fusionviz.trace import NullTrace
-from fusionviz.training.data import Samples
+from fusionviz.training.data import FROZEN_FROM, TEST, Samples, draw, features
 from fusionviz.training.loop import BATCH, WARM_UP, Progress, advance, optimise, shuffled
 from fusionviz.training.metrics import LARGE_PX, SMALL_PX
+from fusionviz.training.packing import as_shipped
 
 HARDEST = 3
 """How many boxes without a thing are learned from, for each with one."""
@@ -42,10 +44,12 @@ class Budget:
     """How much is spent on one training of one detector; the lead figures are of `test_scenes` unseen scenes."""
 
     scenes: int = 6144
-    steps: int = 2000
-    test_scenes: int = 1000
+    steps: int = 1500
+    test_scenes: int = 2000
     lr: float = 2e-3
-    seeds: int = 3
+
+
+QUICK = Budget(scenes=24, steps=3, test_scenes=8)
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,40 @@ def fit(
             break
     module.eval()
     return losses
+
+
+@dataclass(frozen=True)
+class Data:
+    """Maps of a frozen network by level at half precision, and the things of the same scenes."""
+
+    train: tuple[Mapping[str, Tensor], Things]
+    test: tuple[Mapping[str, Tensor], Things]
+
+
+def prepare(backbone: Backbone, budget: Budget) -> Data:
+    """Return what detectors are fitted on and what they are measured on."""
+
+    def split(first: int, count: int) -> tuple[Mapping[str, Tensor], Things]:
+        samples = draw(first, count)
+        return features(backbone, samples, LEVELS), Things.of(samples)
+
+    return Data(split(FROZEN_FROM, budget.scenes), split(TEST, budget.test_scenes))
+
+
+def run(
+    module: Detector,
+    backbone: Backbone,
+    data: Data,
+    *,
+    budget: Budget = Budget(),
+    seed: int = 0,
+    callback: Callable[[Progress], object] | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Fit a detector, round its numbers as they ship, and return its figures and which level found what."""
+    fit(module, *data.train, steps=budget.steps, lr=budget.lr, seed=seed, callback=callback)
+    as_shipped(module)
+    told = held(module, *data.test)
+    return read(told), by_level(told)
 
 
 def _read(module: Detector, features: Mapping[str, Tensor], which: slice | Tensor) -> tuple[Reading, ...]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusionviz import scenes, systems
+from fusionviz import scenes
 from fusionviz.backbones import Backbone
 from fusionviz.scenes import Look
 from fusionviz.scenes.colours import COLOURS
@@ -25,7 +25,7 @@ from fusionviz.scenes.phrases import EXTREMES, SIZES
 from fusionviz.scenes.plan import FINE_TEXTURE, OBJECTS, TEXTURES
 from fusionviz.systems._phrases import PhraseSystem, numbers
 from fusionviz.trace import NullTrace
-from fusionviz.training.data import Samples, as_bytes, features, normalise
+from fusionviz.training.data import FROZEN_FROM, TEST, Samples, as_bytes, features, normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
 from fusionviz.training.packing import as_shipped
 
@@ -60,8 +60,8 @@ class Budget:
 
     scenes: int = 6144
     phrases: int = 12
-    steps: int = 6000
-    test_scenes: int = 2000
+    steps: int = 5000
+    test_scenes: int = 1000
     test_phrases: int = 4
     lr: float = 4e-3
 
@@ -179,21 +179,26 @@ def _row(things: Sequence[int]) -> Tensor:
 
 
 # --- training ------------------------------------------------------------------------------------
+def prepare(backbone: Backbone, budget: Budget) -> tuple[Asked, Asked]:
+    """Return what the systems are fitted on, and what they are measured on."""
+    train = ask(backbone, PhraseSystem.takes_levels, FROZEN_FROM, budget.scenes, phrases=budget.phrases)
+    return train, ask(backbone, PhraseSystem.takes_levels, TEST, budget.test_scenes, phrases=budget.test_phrases)
+
+
 def run(
-    key: str,
+    module: PhraseSystem,
     backbone: Backbone,
-    train: Asked,
-    test: Asked,
+    data: tuple[Asked, Asked],
     *,
     budget: Budget = Budget(),
     seed: int = 0,
     callback: Callable[[Progress], object] | None = None,
-) -> tuple[PhraseSystem, dict[str, float]]:
-    """Fit a system from nothing, round its numbers as they ship, and return it with its figures on `test`."""
-    module = systems.build(key, backbone.info.levels, seed=seed)
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Fit a system, round its numbers as they ship, and return its figures; there is nothing else to tell."""
+    train, test = data
     fit(module, backbone, train, steps=budget.steps, lr=budget.lr, seed=seed, callback=callback)
     as_shipped(module)
-    return module, score(module, backbone, test)
+    return score(module, backbone, test), {}
 
 
 def fit(

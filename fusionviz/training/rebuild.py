@@ -13,8 +13,8 @@ from pathlib import Path
 from fusionviz import backbones, fusion, pack, scenes
 from fusionviz.backbones import Backbone, bundled
 from fusionviz.selection import Value
-from fusionviz.training import comparison, networks, series
-from fusionviz.training.data import TEST, TRAIN, VALIDATION, Samples, draw
+from fusionviz.training import comparison, networks, series, wholes
+from fusionviz.training.data import FROZEN_FROM, TEST, TRAIN, VALIDATION, Samples, draw
 from fusionviz.training.heads import BASELINES, STACKED
 from fusionviz.training.packing import head_entry, made, write_backbone, write_heads, write_json
 from fusionviz.training.series import Data, Outcome, Split, Unit
@@ -38,9 +38,6 @@ are summed here; read at the finest alone, as FPN's own row is (row f), a path d
 NOISE = 0.5
 """What two fits of one head may differ by, in mIoU: smaller differences are ties."""
 
-HEAD_SCENES_FROM = TRAIN + 500_000
-"""Heads are fitted on scenes that the network was not trained on, where its maps are as good as they will be."""
-
 Say = Callable[[str, Mapping[str, object]], None]
 """Called with the key of a text under `training` and what fills it."""
 
@@ -59,6 +56,7 @@ class Budget:
         leaderboard_steps: batches of 16 for a head of the leaderboard.
         leaderboard_seeds: how often each is fitted.
         trial: of the comparison of two networks with and without fusion.
+        systems: of detectors, of those that look in glimpses, of those that take words or a phrase.
     """
 
     scenes: int = 24_000
@@ -70,11 +68,21 @@ class Budget:
     leaderboard_steps: int = 1000
     leaderboard_seeds: int = 3
     trial: comparison.Trial = comparison.Trial()
+    systems: wholes.Budgets = wholes.Budgets()
 
 
 FULL = Budget()
 QUICK = Budget(
-    64, (("scene_resnet", 6), ("scene_mobilenet", 3)), 48, 8, 24, 16, 4, 2, comparison.Trial(32, 48, 24, 3, 2)
+    64,
+    (("scene_resnet", 6), ("scene_mobilenet", 3)),
+    48,
+    8,
+    24,
+    16,
+    4,
+    2,
+    comparison.Trial(32, 48, 24, 3, 2),
+    wholes.QUICK,
 )
 """Minutes become seconds; it shows that everything runs, and its figures mean nothing."""
 
@@ -84,7 +92,18 @@ def methods() -> tuple[str, ...]:
     return (*BASELINES, *(m for m in fusion.names() if fusion.spec(m).takes in ("pair", "pyramid")))
 
 
-PARTS = ("networks", "heads", "leaderboard", "comparison")
+PARTS = ("networks", "heads", "leaderboard", "comparison", "systems")
+
+
+def parts_of(which: Sequence[str]) -> tuple[str, ...]:
+    """Return which parts are rebuilt where only some methods are asked for; () asks for all.
+
+    A new method's head needs no new network, and the comparison is of no method.
+    """
+    if not which:
+        return PARTS
+    blocks, whole = any(m in methods() for m in which), any(m in wholes.names() for m in which)
+    return (*(("heads", "leaderboard") if blocks else ()), *(("systems",) if whole else ()))
 
 
 def rebuild(
@@ -106,14 +125,17 @@ def rebuild(
         jobs: how many heads are fitted at once.
     """
     first = bundled.names()[0]
+    blocks = [m for m in which if m in methods()]
     with pack.reading(folder):
         for key in backbones:
             if "networks" in parts:
                 rebuild_network(folder, key, budget, say=say)
             if "heads" in parts:
-                rebuild_heads(folder, key, budget, which=which, jobs=jobs, say=say)
+                rebuild_heads(folder, key, budget, which=blocks, jobs=jobs, say=say)
         if "leaderboard" in parts and first in backbones:
-            rebuild_leaderboard(folder, first, budget, which=which, jobs=jobs, say=say)
+            rebuild_leaderboard(folder, first, budget, which=blocks, jobs=jobs, say=say)
+        if "systems" in parts and first in backbones:
+            rebuild_systems(folder, first, budget, which=[k for k in which if k in wholes.names()], say=say)
     if "comparison" in parts:
         rebuild_comparison(folder, budget, say=say)
     say("done", {"folder": folder})
@@ -162,7 +184,7 @@ def prepare(backbone: Backbone, budget: Budget, low: str, high: str, say: Say, *
     def split(first: int, count: int, *, hide: bool = False) -> Split:
         return Split.of(backbone, _draw(first, count, say, occlusion=hide), levels)
 
-    train, test = split(HEAD_SCENES_FROM, budget.head_scenes), split(TEST, budget.test_scenes)
+    train, test = split(FROZEN_FROM, budget.head_scenes), split(TEST, budget.test_scenes)
     hidden = split(TEST, budget.weighed_scenes, hide=True) if occluded else None
     return Data(backbone.info.levels, train, test, hidden, budget.weighed_scenes)
 
@@ -343,6 +365,24 @@ def rebuild_comparison(folder: Path, budget: Budget, *, say: Say) -> None:
         "rows": comparison.run(trial, report),
     }
     write_json(folder / "comparison.json", table)
+
+
+# --- systems -------------------------------------------------------------------------------------
+def rebuild_systems(folder: Path, key: str, budget: Budget, *, which: Sequence[str] = (), say: Say) -> None:
+    """Train the systems on a shipped network and write them.
+
+    Args:
+        which: of these; () for all.
+    """
+    mark = hashlib.sha256(f"{pack.backbone_card(key).sha256} {budget.systems}".encode()).hexdigest()[:12]
+    kept = folder / f".{key}-systems-{mark}"
+
+    def told(lesson: wholes.Lesson, seed: int, outcome: wholes.Outcome) -> None:
+        values = {"seconds": round(outcome.seconds), "figures": _figures(outcome.figures), "seed": seed}
+        say("system", {"name": lesson.name(seed), **values})
+
+    wholes.rebuild(folder, open_shipped(key), budget.systems, kept, which=which, told=told)
+    shutil.rmtree(kept)
 
 
 def _draw(first: int, count: int, say: Say, *, occlusion: bool = False) -> Samples:

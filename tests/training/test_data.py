@@ -31,7 +31,7 @@ def test_drawing_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_split_reaches_another_nor_the_scenes_that_people_open() -> None:
     from fusionviz.training import rebuild
 
-    budget, starts = rebuild.FULL, (data.TRAIN, rebuild.HEAD_SCENES_FROM, data.VALIDATION, data.TEST)
+    budget, starts = rebuild.FULL, (data.TRAIN, data.FROZEN_FROM, data.VALIDATION, data.TEST)
     assert min(starts) >= 1_000_000
     most = max(budget.scenes, budget.head_scenes, budget.test_scenes)
     assert all(b - a > most for a, b in zip(starts, starts[1:], strict=False))

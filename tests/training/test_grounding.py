@@ -195,6 +195,7 @@ def test_a_run_gives_numbers_as_they_ship_and_their_figures(backbone: Backbone) 
     budget = grounding.QUICK
     train = grounding.ask(backbone, LEVELS, TRAIN, budget.scenes, phrases=budget.phrases, size=64)
     test = grounding.ask(backbone, LEVELS, TEST, budget.test_scenes, phrases=budget.test_phrases, size=64)
-    module, figures = grounding.run("film", backbone, train, test, budget=budget)
+    module = systems.build("film", backbone.info.levels)
+    figures, _ = grounding.run(module, backbone, (train, test), budget=budget)
     assert figures == pytest.approx(grounding.score(module, backbone, test), nan_ok=True)
     assert all(torch.equal(p, p.half().float()) for p in module.parameters())
