@@ -24,7 +24,11 @@ _MOST_EDGES = 3
 
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
     """Return what the board shows of a study; of one with a slider, at `view.frame`, and every other position too."""
-    board = _Builder(study.at(None), view, language).board()
+    if fusion.spec(study.selection.method).is_system:
+        from fusionviz import system_panels  # it builds on this module
+
+        return system_panels.build(study, view, language)
+    board = Builder(study.at(None), view, language).board()
     if study.sweep is not None:
         board = _swept(study, board, view, language)
     return board.with_views(view.views)
@@ -60,7 +64,7 @@ def _swept(study: StudyResult, start: Board, view: View, language: str) -> Board
     boards = []
     for frame in sweep.frames:
         at = replace(study, result=frame.result, prediction=frame.prediction, sweep=None)
-        boards.append(_Builder(at, like_start, language).board())
+        boards.append(Builder(at, like_start, language).board())
     signed = {(p.id, v.key) for b in boards for p in b.panels for v in p.views if v.scale == "signed"}
     frames = tuple(
         BoardFrame(
@@ -129,7 +133,9 @@ def map_title(selection: Selection, name: str, language: str) -> str:
     return " · ".join(filter(None, (name, how)))
 
 
-class _Builder:
+class Builder:
+    """Makes the board of a method, panel by panel."""
+
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
         self.spec = fusion.spec(study.selection.method)
@@ -370,7 +376,7 @@ class _Builder:
 
     def attention_views(self, a: AttentionMap, *, first: bool) -> list[PanelView]:
         chooses = a.of in ("low", "high") and a.sums == "with_high"
-        scale = "weight" if chooses else "gate"
+        scale = "weight" if chooses else "signed" if a.kind == "affine" else "gate"
         value = a.tensor
         note = self.note(a)
         prefix = "" if first else _prefix(a)
