@@ -14,6 +14,7 @@ PAGES = "fusionviz/ui/pages"
 page = st.navigation(
     [
         st.Page(f"{PAGES}/explore_page.py", title=say("page.explore"), url_path="explore", default=True),
+        st.Page(f"{PAGES}/systems_page.py", title=say("page.systems"), url_path="systems"),
         st.Page(f"{PAGES}/methods_page.py", title=say("page.methods"), url_path="methods"),
         st.Page(f"{PAGES}/lessons_page.py", title=say("page.lessons"), url_path="lessons"),
         st.Page(f"{PAGES}/leaderboard_page.py", title=say("page.leaderboard"), url_path="leaderboard"),

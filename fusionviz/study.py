@@ -362,6 +362,11 @@ def _resolve_system(selection: Selection) -> Selection:
     return selection.with_(site=None, low=low, high=high, phrase=phrase, params=params)
 
 
+def takes_levels(selection: Selection) -> tuple[str, ...]:
+    """Return the levels that a system stands on; () for one that looks at the picture itself."""
+    return METHODS[selection.method].takes_levels
+
+
 def phrases(picture: str) -> tuple[str, ...]:
     """Return a phrase for each thing of a scene, from left to right; () for another picture."""
     if not picture.startswith("scene:"):

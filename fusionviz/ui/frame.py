@@ -26,7 +26,7 @@ def around(page, *, version: str) -> None:  # noqa: ANN001 - Streamlit's page ty
     with st.sidebar:
         sidebar.brand(version)
         if page.url_path not in ("lessons", "leaderboard"):  # these put a list of their own there
-            sidebar.show()
+            sidebar.show(systems=page.url_path == "systems")
     with st.container(horizontal=True, gap="small", width="content", key="actions"):
         actions = st.container(horizontal=True, gap="small", width="content")
         _language_switch()

@@ -37,7 +37,22 @@ def start(page: str) -> None:
             s[words.KEY] = query["lang"]
             s.language_chosen = True
         s.seen_query = query
+    if turned:
+        _turn(page)
     s.page = page
+
+
+def _turn(page: str) -> None:
+    """Bring back what was chosen when this page was left: blocks and whole systems have a selection each."""
+    s = st.session_state
+    whole = fusion.spec(s.selection.method).is_system
+    if page not in ("explore", "systems") or whole is (page == "systems"):
+        return
+    kept = s.setdefault("other_selection", Selection(method="fpn_detector") if page == "systems" else Selection())
+    s.other_selection = s.selection
+    same = ("picture", "fit", "crop", "seed")
+    s.selection = kept.with_(**{name: getattr(s.selection, name) for name in same}, pin=None)
+    s.notices = ()
 
 
 def finish() -> None:
@@ -63,6 +78,11 @@ def link() -> dict[str, str]:
 def selection() -> Selection:
     """Return what is chosen."""
     return st.session_state.selection
+
+
+def is_system() -> bool:
+    """Say whether a whole system is chosen, which has a page of its own."""
+    return fusion.spec(selection().method).is_system
 
 
 def change(**changes: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import streamlit as st
 
 from fusionviz import backbones, device, fusion, panels, pictures, study
+from fusionviz.backbones import bundled
 from fusionviz.errors import FusionvizError
 from fusionviz.registry import Param, write
 from fusionviz.selection import FITS, GRIDS, SHOWS, Selection
@@ -25,13 +26,16 @@ def brand(version: str) -> None:
     st.html(f'<div class="brand" title="{version}"><span class="low">fusion</span><span class="high">viz</span></div>')
 
 
-def show() -> None:
-    """Draw every control."""
+def show(*, systems: bool = False) -> None:
+    """Draw every control; a whole system has its own levels, and is chosen on its page."""
     _picture()
-    _backbone()
-    _place()
-    _levels()
-    _method()
+    if systems:
+        _system()
+    else:
+        _backbone()
+        _place()
+        _levels()
+        _method()
     _view()
     _device()
 
@@ -263,6 +267,26 @@ def _levels() -> None:
         widget(label, offered, **more, **session.mirror(f"{role}_level", value, changed))
     if titles and titles != names:
         st.caption("\\\n".join(titles))
+
+
+# --- a whole system ------------------------------------------------------------------------------
+def _system() -> None:
+    chosen = session.selection()
+    spec = fusion.spec(chosen.method)
+    if not spec.is_system:
+        return
+    if study.takes_levels(chosen):
+        keys = [*bundled.names(), *([chosen.backbone] if chosen.backbone not in bundled.names() else [])]
+        st.selectbox(
+            say("control.backbone"),
+            keys,
+            format_func=_labels(keys, backbones.title),
+            help=say("systems.backbone_help"),
+            **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
+        )
+    values = spec.parse(chosen.knobs)
+    for param in spec.params:
+        _knob(param, values[param.key])
 
 
 # --- method --------------------------------------------------------------------------------------
