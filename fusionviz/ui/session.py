@@ -37,7 +37,7 @@ def start(page: str) -> None:
             s[words.KEY] = query["lang"]
             s.language_chosen = True
         s.seen_query = query
-    if turned:
+    if turned or (page == "systems" and not is_system()):
         _turn(page)
     s.page = page
 
@@ -78,6 +78,15 @@ def link() -> dict[str, str]:
 def selection() -> Selection:
     """Return what is chosen."""
     return st.session_state.selection
+
+
+def open_method(key: str) -> None:
+    """Show a method, or a whole system, on its page."""
+    whole = fusion.spec(key).is_system
+    if whole is not is_system():
+        _turn("systems" if whole else "explore")
+    change(method=key)
+    st.switch_page(f"fusionviz/ui/pages/{'systems' if whole else 'explore'}_page.py")
 
 
 def is_system() -> bool:

@@ -11,11 +11,8 @@ from fusionviz.ui.words import of_method, say
 
 
 def choose() -> None:
-    """Let a person choose a kind of system, and one of that kind; a selection without a system gets one."""
+    """Let a person choose a kind of system, and one of that kind."""
     chosen = session.selection()
-    if not fusion.spec(chosen.method).is_system:
-        session.change(method="fpn_detector")
-        chosen = session.selection()
     family = fusion.spec(chosen.method).family
     by_family = {
         name: list(keys) for name, keys in itertools.groupby(catalogue.names(), key=lambda k: catalogue.spec(k).family)
