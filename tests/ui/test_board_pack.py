@@ -258,7 +258,7 @@ def test_every_position_of_the_slider_travels_once_with_what_differs() -> None:
     for i, (frame, was) in enumerate(zip(sent, board.sweep.frames, strict=True)):
         assert (frame["value"], frame["text"], frame["facts"], frame["height"]) == (i / 2, str(i), f"f{i}", None)
         assert frame["constants"] == {"a": i / 4}
-        none = {"maps": [], "names": [], "shares": [], "edges": []}
+        none = {"maps": [], "names": [], "shares": [], "edges": [], "marks": []}
         assert frame["panels"][1] == [{**none, "bars": [i / 4], "note": f"n{i}"}]
         values = was.panels[2].shown.maps[0].values
         np.testing.assert_allclose(map_of(data, frame["panels"][2][0]["maps"][0]), values, atol=2e-4)
