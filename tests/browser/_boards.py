@@ -126,6 +126,8 @@ def swept(words: dict) -> Board:
         start = boards[START]["weight"].views[2]
         bars = replace(start, bars=tuple(replace(known[bar.channel], label=bar.label) for bar in first))
         panels = tuple(replace(p, views=(*p.views[:2], bars)) if p.id == "weight" else p for p in board.panels)
+        dot = Mark((16 + 96 * value, 112, 16 + 96 * value, 112), f"{value:.1f}", (0, 2))
+        panels = (replace(panels[0], views=(replace(panels[0].shown, marks=(dot,)),)), *panels[1:])
         facts = f"mean weight of low {mean:.2f}"
         frames.append(BoardFrame(value, value, f"{value:.2f}", facts, mean, panels, board.arithmetic))
     sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "Curve", tuple(frames), START, START)
@@ -233,7 +235,7 @@ WAY = (
     Mark((64, 64, 64, 64), "1", (0, 3)),
     Mark((48, 48, 80, 80), level=(0, 3), faint=True),
     Mark((100, 30, 100, 30), "2", (1, 3), follows=True),
-    Mark((20, 100, 20, 100), "3", (2, 3), follows=True),
+    Mark((24, 60, 24, 60), "3", (2, 3), follows=True),
     Mark((0, 127, 0, 127), "4", follows=True),
     Mark((110, 110, 110, 110), faint=True),
 )

@@ -1272,14 +1272,17 @@ class BoardView {
   markSizes(panel, { w, h }) {
     const { dpr } = panel, px = Math.max(10, 0.75 * this.fontPx);
     const roomy = Math.min(w, h) >= 9 * px * dpr;
-    return { roomy, px: px * dpr, line: 2 * dpr, halo: dpr, radius: (roomy ? Math.max(9, 0.85 * px) : 4.5) * dpr };
+    const [line, halo, radius] = roomy ? [2, 1, Math.max(9, 0.85 * px)] : [1.5, 0.5, 4.5];
+    return { roomy, px: px * dpr, line: line * dpr, halo: halo * dpr, radius: radius * dpr };
   }
 
-  /** The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole. */
+  /** The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box beside it is left out. */
   marksOn(panel, tile) {
     const [height, width] = this.header.size, { line, halo, radius } = this.markSizes(panel, tile);
     const [left, top, wide, high] = this.onTile(tile, 0, width, 0, height);
-    return panel.view.marks.filter(({ on }) => on === null || on === tile.index).map((mark) => {
+    const beside = ([u0, v0, u1, v1]) => (u0 < u1 || v0 < v1) && (u1 <= 0 || v1 <= 0 || u0 >= width || v0 >= height);
+    const shown = panel.view.marks.filter(({ on, box }) => (on === null || on === tile.index) && !beside(box));
+    return shown.map((mark) => {
       const [u0, v0, u1, v1] = mark.box, dot = u0 === u1 && v0 === v1, inset = (dot ? radius : line / 2) + halo;
       const along = (u) => Math.round(Math.min(left + wide - inset, Math.max(left + inset, left + (u / width) * wide)));
       const down = (v) => Math.round(Math.min(top + high - inset, Math.max(top + inset, top + (v / height) * high)));
@@ -1313,9 +1316,8 @@ class BoardView {
     context.beginPath();
     context.rect(tile.x, tile.y, tile.w, tile.h);
     context.clip();
-    const shift = dpr % 2 ? 0.5 : 0; // a line of an odd number of pixels is crisp between them
     for (const m of marks) {
-      const by = m.faint ? shift : 0;
+      const by = m.faint && dpr % 2 ? 0.5 : 0; // a line of an odd number of pixels is crisp between them
       if (!m.dot) stroke(m, () => context.strokeRect(m.x0 + by, m.y0 + by, m.x1 - m.x0, m.y1 - m.y0));
     }
     marks.forEach((m, i) => i && m.follows && this.paintArrow(context, marks[i - 1], m, m.dot ? radius + halo : 0, line, halo));
@@ -1331,7 +1333,7 @@ class BoardView {
         context.fillStyle = m.colour;
         context.fill();
         context.fillStyle = m.ink;
-        context.font = `650 ${1.08 * px}px ${this.font}`;
+        context.font = `600 ${1.08 * px}px ${this.font}`;
         if (roomy) context.fillText(m.label, m.x, m.y + 0.06 * px, 1.7 * radius);
       }
     }
@@ -1370,7 +1372,7 @@ class BoardView {
     const seen = marks.filter((m) => !m.faint && m.x1 >= room[0] && m.x0 <= room[2] && m.y1 >= room[1] && m.y0 <= room[3]);
     const boxes = seen.filter((m) => !m.dot), full = [...taken];
     for (const { x, y } of seen.filter((m) => m.dot)) full.push([x - radius, y - radius, x + radius, y + radius]);
-    context.font = `650 ${px}px ${this.font}`;
+    context.font = `600 ${px}px ${this.font}`;
     context.textAlign = "left";
     context.textBaseline = "alphabetic";
     const pad = 0.4 * px, tags = [];
@@ -1756,6 +1758,7 @@ class BoardView {
   paintFoot(panel, place) {
     const { view, data } = panel;
     const pointed = this.hovering ? this.markAt(panel, place) : null;
+    tip(panel.over, pointed?.label ?? "");
     if (data.role === "picture") {
       const words = pointed ? pointed.label : this.header.credit;
       say(panel.lo, words);
@@ -1791,7 +1794,7 @@ class BoardView {
         const value = valueAt(m, this.cell(entry, place).index);
         if (Number.isFinite(value)) mark = value;
         text = Number.isFinite(value) ? number(value, m.step).text : this.t("not_number");
-        name = pointed ? [pointed.label, this.nameOf(entry)].filter(Boolean).join(" · ") : this.nameOf(entry);
+        name = this.nameOf(entry);
         if (m.lo === m.hi && !m.holes) text = this.t("constant", { value: text });
       }
     }
