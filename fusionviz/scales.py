@@ -44,6 +44,22 @@ def branch_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:
     return (ends["low"], *(between[i % len(between)] for i in range(count - 2)), ends["high"])
 
 
+PIN_COLOUR = "#FFFFFF"
+"""What belongs to no level, on a map: like the pin, white with a dark edge."""
+
+
+def mark_colour(level: tuple[int, int] | None, *, dark: bool = False) -> str:
+    """Return the colour of a mark of a level, given as (position, how many), or of none."""
+    return branch_colours(level[1], dark=dark)[level[0]] if level else PIN_COLOUR
+
+
+def ink_on(colour: str) -> str:
+    """Return white or near-black, whichever stands out more from a colour (contrast as WCAG 2 has it)."""
+    rgb = _rgb(colour)
+    luminance = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return "#FFFFFF" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.056 else "#111111"
+
+
 # --- colour maps ---------------------------------------------------------------------------------
 # viridis, magma (S. van der Walt, N. Smith), cividis (J. Nunez, C. Anderton, R. Renslow) and twilight (B. Bechtold)
 # as their authors released them, CC0: 256 times red, green, blue, base64.

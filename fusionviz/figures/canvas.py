@@ -18,6 +18,8 @@ from fusionviz.scales import ROLE_COLOURS
 WIDTH, HEIGHT = 960.0, 540.0
 """A slide of 16:9 in points."""
 
+_DASHES = (0.0, (4.0, 3.0))
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -251,13 +253,26 @@ class Canvas:
         for colour, line in (("#000000", thick * 2.2), ("#FFFFFF", thick)):
             self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=line, joinstyle="miter"))
 
-    def frame(self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2) -> None:
+    def frame(
+        self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2, *, dashed: bool = False
+    ) -> None:
         """Draw a frame in one colour."""
-        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, joinstyle="miter"))
+        style = _DASHES if dashed else "-"
+        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, ls=style, joinstyle="miter"))
 
-    def disc(self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1) -> None:
+    def disc(
+        self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1, *, dashed: bool = False
+    ) -> None:
         """Draw a disc with an edge."""
-        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick))
+        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick, ls=_DASHES if dashed else "-"))
+
+    def line(self, points: list[tuple[float, float]], colour: str, thick: float) -> None:
+        """Draw a line through points."""
+        self._add(PathPatch(Path(points), fc="none", ec=colour, lw=thick, capstyle="butt"))
+
+    def polygon(self, points: list[tuple[float, float]], fill: str, thick: float = 0.0) -> None:
+        """Fill a polygon, `thick` points larger than its corners say."""
+        self._add(PathPatch(Path([*points, points[0]], closed=True), fc=fill, ec=fill, lw=thick, joinstyle="miter"))
 
     def ring(self, x: float, y: float, radius: float) -> None:
         """Draw a ring that shows on any colours: light on dark."""
