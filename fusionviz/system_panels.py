@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fusionviz import fusion, reduce
+from fusionviz import fusion, layouts, reduce
 from fusionviz.axes import shape_text
-from fusionviz.board import Bar, Board, Map, Mark, Panel, PanelView
+from fusionviz.board import Badge, Bar, Board, Map, Mark, Panel, PanelView
 from fusionviz.panels import Builder
 from fusionviz.records import ANALYTIC, AttentionMap, Detections, FeatureMap, GlimpsePath, Logits, Words
 from fusionviz.scenes import phrase_text
 from fusionviz.selection import View
-from fusionviz.study import StudyResult
+from fusionviz.study import StudyResult, takes_levels
 from fusionviz.texts import method_text, text
 
 _MOST_KINDS = 5
@@ -54,11 +54,11 @@ class _System(Builder):
         self.study, self.view, self.language = study, view, language
         self.spec = fusion.spec(study.selection.method)
         self.aligned = bool(view.aligned)
-        self.levels = tuple(study.pyramid)
-        fused = study.result.outputs.get("fused")
+        self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
         self.channels = ()
-        if isinstance(fused, FeatureMap):
+        if isinstance(study.result.outputs.get("fused"), FeatureMap):
             super().__init__(study, view, language)
+            self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
 
     def board(self) -> Board:
         panels = [self.picture(), *self.given(), self.weight(), self.out()]
@@ -71,16 +71,37 @@ class _System(Builder):
         return Board(size, shown, self.channels, None, caption, study.picture.credit)
 
     def given(self) -> list[Panel]:
-        """The finest and the coarsest level that it takes."""
-        return [self.level_of_backbone(role) for role in ("low", "high")] if len(self.study.pyramid) else []
+        """The levels that it takes, in one panel: all at once, then the channels of each."""
+        if not self.levels:
+            return []
+        names = [f"C{i}".translate(_DIGITS) for i in range(1, len(self.levels) + 1)]
+        views = [self.staircase("levels", self.say("view.levels"), [list(zip(names, self.levels, strict=True))])]
+        for name, level in zip(names, self.levels, strict=True):
+            channels = reduce.strongest(level.tensor, min(self.view.grid, level.channels))
+            found = self.views_of(level, level.name, channels)
+            views += [replace(v, label=name if v is found[-1] else f"{name} · {v.label}") for v in found]
+        return [Panel("low", "low", self.say("systems.levels_given"), tuple(views), 0, self.backbone_badge())]
 
-    def level_of_backbone(self, role: str) -> Panel:
-        names = self.study.pyramid.names
-        own = self.study.low if role == "low" else self.study.high
-        letter = f"C{names.index(own.name) - names.index(self.study.selection.low) + 1}".translate(_DIGITS)
-        views = self.views_of(own, "own", reduce.strongest(own.tensor, min(self.view.grid, own.channels)))
-        title = self.say("panel.level", role=self.say(f"roles.{role}"), letter=letter)
-        return Panel(role, role, title, tuple(views), 0, self.badge(self.study.pyramid.provenance))
+    def backbone_badge(self) -> Badge:
+        return self.badge(self.study.pyramid.provenance)
+
+    def staircase(self, key: str, label: str, rows: list[list[tuple[str, FeatureMap]]], note: str = "") -> PanelView:
+        """Maps of several levels side by side, each as large as its cells are many: one row below the other."""
+        boxes = layouts.staircase([[max(m.size) for _, m in row] for row in rows])
+        maps, labels = [], []
+        for number, (row, found) in enumerate(zip(rows, boxes, strict=True)):
+            drawn = [
+                Map(reduce.rms(m.tensor), name, None, (i, len(row)), m.stride, m.offset, box, number)
+                for i, ((name, m), box) in enumerate(zip(row, found, strict=True))
+            ]
+            sizes = [self.say("panel.shape", shape=m.shape_text, stride=f"{m.stride[0]:g}") for _, m in row]
+            maps += drawn
+            labels += layouts.legend(drawn, sizes)
+        shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
+        return PanelView(
+            key, label, shape, scale="amount", maps=tuple(maps), labels=tuple(labels),
+            note=note or self.say("view.levels_note"),
+        )  # fmt: skip
 
     def weight(self) -> Panel | None:
         weight = self.study.weight
@@ -277,7 +298,7 @@ class _Asked(_System):
     """The places that a phrase means."""
 
     def given(self) -> list[Panel]:
-        panels = [self.level_of_backbone("low")] if len(self.study.pyramid) else []
+        panels = super().given()
         met = self.study.result.aligned
         if met is not None:
             title = self.say("systems.phrase_map")

@@ -78,6 +78,7 @@ def test_boxes_have_the_colour_of_their_level_and_truth_stands_beside(key: str) 
     truth = next(view for view in board["picture"].views if view.key == "truth")
     assert len(truth.marks) == len(scenes.scene(21).boxes)
     assert [m.label for m in board["weight"].shown.maps] == ["s4", "s8", "s16", "s32"]
+    assert [m.label for m in board["low"].shown.maps] == ["C₁", "C₂", "C₃", "C₄"]
 
 
 @pytest.mark.parametrize("key", DETECTORS)
