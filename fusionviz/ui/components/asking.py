@@ -49,8 +49,8 @@ def show(selection: Selection) -> None:
             **session.mirror("phrase", said, lambda v: session.change(phrase=str(v).strip() or None)),
         )
         if known:
-            titles = {phrase: phrase_text(phrase, words.language()) for phrase in dict.fromkeys((*known, said))}
             offered = list(dict.fromkeys(known))
+            titles = {phrase: phrase_text(phrase, words.language()) for phrase in offered}
             st.selectbox(
                 say("systems.phrases"),
                 offered,
