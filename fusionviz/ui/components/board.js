@@ -1276,7 +1276,10 @@ class BoardView {
     return { roomy, px: px * dpr, line: line * dpr, halo: halo * dpr, radius: radius * dpr };
   }
 
-  /** The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box beside it is left out. */
+  /**
+   * The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box
+   * beside the picture is left out.
+   */
   marksOn(panel, tile) {
     const [height, width] = this.header.size, { line, halo, radius } = this.markSizes(panel, tile);
     const [left, top, wide, high] = this.onTile(tile, 0, width, 0, height);
