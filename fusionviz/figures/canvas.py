@@ -18,7 +18,12 @@ from fusionviz.scales import ROLE_COLOURS
 WIDTH, HEIGHT = 960.0, 540.0
 """A slide of 16:9 in points."""
 
-_DASHES = (0.0, (4.0, 3.0))
+_DASH, _PAUSE = 2.8, 2.1
+
+
+def _style(thick: float, dashed: bool) -> object:
+    """Return a line's style; matplotlib multiplies dashes with the line's thickness, here they are points."""
+    return (0.0, (_DASH / thick, _PAUSE / thick)) if dashed else "-"
 
 
 @dataclass(frozen=True)
@@ -257,14 +262,14 @@ class Canvas:
         self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2, *, dashed: bool = False
     ) -> None:
         """Draw a frame in one colour."""
-        style = _DASHES if dashed else "-"
-        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, ls=style, joinstyle="miter"))
+        style = _style(thick, dashed)
+        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, ls=style, joinstyle="miter", capstyle="butt"))
 
     def disc(
         self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1, *, dashed: bool = False
     ) -> None:
         """Draw a disc with an edge."""
-        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick, ls=_DASHES if dashed else "-"))
+        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick, ls=_style(thick, dashed), capstyle="butt"))
 
     def line(self, points: list[tuple[float, float]], colour: str, thick: float) -> None:
         """Draw a line through points."""

@@ -27,7 +27,7 @@ class Measures:
     words: bool
 
 
-LARGE = Measures(1.3, 0.65, 6.0, 5.0, words=True)
+LARGE = Measures(1.3, 0.65, 6.0, 5.6, words=True)
 SMALL = Measures(1.0, 0.35, 3.0, 3.6, words=False)
 
 
@@ -85,13 +85,18 @@ def on_map(view: PanelView, index: int, room: Rect, size: tuple[int, int], *, da
     return found
 
 
+def faint(m: Placed) -> tuple[tuple[str, float], ...]:
+    """Return the lines (colour, thickness), one over the other, of a mark that is there for comparison."""
+    return (m.ink + "A6", 2 * FAINT), (m.colour, FAINT)
+
+
 def draw_shapes(c: Canvas, marks: Sequence[Placed]) -> None:
     """Draw boxes, then the lines that lead from mark to mark, then dots with what stands in them."""
     for m in marks:
         x0, y0, x1, y1 = m.rect
         if m.mark.faint and not m.dot:
-            c.frame(x0, y0, x1 - x0, y1 - y0, m.ink + "73", 2 * FAINT)
-            c.frame(x0, y0, x1 - x0, y1 - y0, m.colour, FAINT, dashed=True)
+            for colour, thick in faint(m):
+                c.frame(x0, y0, x1 - x0, y1 - y0, colour, thick, dashed=True)
         elif not m.dot:
             c.frame(x0, y0, x1 - x0, y1 - y0, m.ink, m.has.line + 2 * m.has.halo)
             c.frame(x0, y0, x1 - x0, y1 - y0, m.colour, m.has.line)
@@ -100,8 +105,8 @@ def draw_shapes(c: Canvas, marks: Sequence[Placed]) -> None:
             _arrow(c, before, m)
     for m in marks:
         if m.dot and m.mark.faint:
-            c.disc(*m.middle, m.has.radius, "none", m.ink + "73", 2 * FAINT)
-            c.disc(*m.middle, m.has.radius, "none", m.colour, FAINT, dashed=True)
+            for colour, thick in faint(m):
+                c.disc(*m.middle, m.has.radius, "none", colour, thick, dashed=True)
         elif m.dot:
             c.disc(*m.middle, m.has.radius, m.colour, m.ink, m.has.halo)
             if m.has.words:
@@ -156,8 +161,8 @@ def draw_tags(c: Canvas, marks: Sequence[Placed], taken: Iterable[Rect] = ()) ->
 def best_spot(m: Placed, w: float, h: float, taken: Sequence[Rect], boxes: Sequence[Rect]) -> Rect:
     """Return where a mark's tag stands: above its box, inside at the top, below, or inside at the bottom.
 
-    A spot costs the part of the tag that is `taken`, and the part of each of `boxes` that the tag hides; of equal
-    spots the first is best, at the left before at the right. A tag never leaves the mark's room.
+    A spot costs the part of the tag that is `taken`, which counts most, and the part of each of `boxes` that the tag
+    hides; of equal spots the first is best, at the left before at the right. A tag never leaves the mark's room.
     """
     x0, y0, x1, y1 = m.rect
     half, edge = m.has.line / 2, m.has.halo
@@ -172,7 +177,7 @@ def best_spot(m: Placed, w: float, h: float, taken: Sequence[Rect], boxes: Seque
         x, y = spots[rank]
         tag = (x, y, x + w, y + h)
         hidden = sum(_shared(tag, box) / max(_area(box), 1.0) for box in boxes)
-        return 2 * sum(_shared(tag, other) for other in taken) / (w * h) + hidden + 0.03 * rank
+        return 4 * sum(_shared(tag, other) for other in taken) / (w * h) + hidden + 0.03 * rank
 
     x, y = spots[min(range(len(spots)), key=cost)]
     return x, y, x + w, y + h

@@ -1276,7 +1276,10 @@ class BoardView {
     return { roomy, px: px * dpr, line: line * dpr, halo: halo * dpr, radius: radius * dpr };
   }
 
-  /** The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box beside it is left out. */
+  /**
+   * The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box
+   * beside the picture is left out.
+   */
   marksOn(panel, tile) {
     const [height, width] = this.header.size, { line, halo, radius } = this.markSizes(panel, tile);
     const [left, top, wide, high] = this.onTile(tile, 0, width, 0, height);
@@ -1300,8 +1303,8 @@ class BoardView {
       const faint = mark.faint, thick = faint ? dpr : line;
       for (const [colour, more] of [[mark.ink, faint ? dpr : 2 * halo], [mark.colour, 0]]) {
         context.strokeStyle = colour;
-        context.globalAlpha = faint && more ? 0.45 : 1;
-        context.setLineDash(faint && !more ? [4 * dpr, 3 * dpr] : []);
+        context.globalAlpha = faint && more ? 0.65 : 1;
+        context.setLineDash(faint ? [4 * dpr, 3 * dpr] : []);
         context.lineWidth = thick + more;
         path();
       }
@@ -1342,7 +1345,7 @@ class BoardView {
 
   /** A line from one mark's middle to the next one's; its head ends `short` of it. */
   paintArrow(context, before, m, short, line, halo) {
-    const whole = Math.hypot(m.x - before.x, m.y - before.y), far = whole - short, head = 3.75 * line;
+    const whole = Math.hypot(m.x - before.x, m.y - before.y), far = whole - short, head = 4.3 * line;
     if (far < head) return;
     const [dx, dy] = [(m.x - before.x) / whole, (m.y - before.y) / whole];
     const at = (ahead, aside = 0) => [before.x + ahead * dx - aside * dy, before.y + ahead * dy + aside * dx];
@@ -1396,7 +1399,7 @@ class BoardView {
 
   /**
    * Where a tag stands: above its box, inside at the top, below, or inside at the bottom. A spot costs the part of the
-   * tag that is taken, and the part of each box that the tag hides; of equal spots the first is best.
+   * tag that is taken, which counts most, and the part of each box that the tag hides; of equal spots the first is best.
    */
   bestSpot({ x0, y0, x1, y1 }, wide, high, half, [left, top, right, bottom], taken, boxes) {
     const clamp = (v, from, to) => Math.min(Math.max(v, from), to);
@@ -1408,7 +1411,7 @@ class BoardView {
       [x0 - half, x1 + half - wide].forEach((wanted, j) => {
         const x = clamp(wanted, left, right - wide), tag = [x, y, x + wide, y + high];
         let cost = 0.03 * (2 * i + j);
-        for (const other of taken) cost += (2 * shared(tag, other)) / (wide * high);
+        for (const other of taken) cost += (4 * shared(tag, other)) / (wide * high);
         for (const b of boxes) cost += shared(tag, [b.x0, b.y0, b.x1, b.y1]) / Math.max(1, (b.x1 - b.x0) * (b.y1 - b.y0));
         if (cost < least) [best, least] = [tag, cost];
       });
