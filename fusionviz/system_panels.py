@@ -182,9 +182,9 @@ def _box(values: Iterable[float]) -> tuple[float, float, float, float]:
 
 
 def detection_marks(found: Detections, language: str = "en") -> Iterable[Mark]:
-    """Yield a mark for each detection, in the colour of its level; the surest last, so that it lies on top."""
+    """Yield a mark for each detection, in the colour of its level; the surest first, as the first lies on top."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.level.tolist(), strict=True)
-    for box, score, label, level in reversed(list(rows)):
+    for box, score, label, level in rows:
         name = class_name(found.classes[label], language)
         yield Mark(_box(box), f"{name} {score:.2f}", (level, len(found.levels)))
 

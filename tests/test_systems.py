@@ -72,7 +72,7 @@ def test_boxes_have_the_colour_of_their_level_and_truth_stands_beside(key: str) 
     assert len(told) > 0
     marks = board["fused"].shown.marks
     assert len(marks) == len(told)
-    surest = marks[-1]
+    surest = marks[0]
     assert surest.level == (int(told.level[0]), 4)
     assert surest.box == pytest.approx(told.boxes[0].tolist(), abs=0.01)
     truth = next(view for view in board["picture"].views if view.key == "truth")
