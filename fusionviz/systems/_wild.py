@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional as images
@@ -161,6 +160,11 @@ def names(*beginnings: str, among: str = "") -> tuple[str, ...]:
     listed = set(models.list_models(module=module))
     order = sorted(listed, key=lambda n: models.get_model_weights(n).DEFAULT.meta["num_params"])
     return tuple(dict.fromkeys(n for beginning in beginnings for n in order if n.startswith(beginning)))
+
+
+def at_depth(depth: float, count: int) -> int:
+    """Return the position of the block at a depth of 0 ... 1, of so many."""
+    return int(depth * (count - 1) + 0.5)
 
 
 def stages(body: nn.ModuleDict, wanted: Collection[str]) -> list[tuple[str, nn.Sequential]]:

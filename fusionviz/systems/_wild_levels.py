@@ -109,9 +109,8 @@ def cascade(backbone: nn.Module, places: tuple[Grid, ...], frame: Frame, trace: 
         formula = f"C_{{{i}}}"
         x = level = trace.step(f"c{i}", "layers", layers, x, formula=formula, role="" if vgg and i == 1 else role)
         if vgg and i == 1:
-            weight = backbone.scale_weight
-            length = lambda t: weight.view(1, -1, 1, 1) * F.normalize(t)  # noqa: E731
+            length = lambda t: backbone.scale_weight.view(1, -1, 1, 1) * F.normalize(t)  # noqa: E731
             formula = r"g\,C_{1}/\|C_{1}\|"
-            level = trace.step("length", "length", length, x, formula=formula, role=role, module=weight)
+            level = trace.step("length", "length", length, x, formula=formula, role=role, module=backbone.scale_weight)
         maps.append(frame.map(places[i - 1].name, level, places[i - 1].stride, places[i - 1].offset, i))
     return tuple(maps)
