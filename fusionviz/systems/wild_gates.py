@@ -29,7 +29,12 @@ SPEC = FusionSpec(
     takes="image",
     align="none",
     params=(
-        Param("net", "mobilenet_v3_large", choices=names("mobilenet_v3", "efficientnet_b", "efficientnet_v2", "regnet_y"), refit=True),
+        Param(
+            "net",
+            "mobilenet_v3_large",
+            choices=names("mobilenet_v3", "efficientnet_b", "efficientnet_v2", "regnet_y"),
+            refit=True,
+        ),
         DEPTH,
         SCALE,
     ),
