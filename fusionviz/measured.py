@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from fusionviz.leaderboard import Figure, order
+from fusionviz.leaderboard.sentences import BETWEEN_HAN
 from fusionviz.texts import text
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def compare(metric: str, a: tuple[str, Figure], b: tuple[str, Figure], language:
     """
     found = gap(a[1], b[1])
     told = {"metric": metric, "a": a[0], "x": a[1].text(), "b": b[0], "y": b[1].text()}
-    return text(f"measured.compare.{found.word}", language, **told, **_numbers(found))
+    return _sentence("compare", found, told, language)
 
 
 def errors(
@@ -77,12 +78,13 @@ def errors(
     found = gap(scattered, chosen)
     shown = ratio or Figure(chosen.mean / max(scattered.mean, 0.01))
     told = {"name": name, "count": glimpses, "x": chosen.text(), "y": scattered.text(), "ratio": shown.text(2)}
-    return text(f"measured.errors.{found.word}", language, **told, **_numbers(found))
+    return _sentence("errors", found, told, language)
 
 
-def _numbers(found: Gap) -> dict[str, str]:
+def _sentence(about: str, found: Gap, told: Mapping[str, object], language: str) -> str:
     noise = {} if found.noise is None else {"noise": f"{found.noise:.1f}"}
-    return {"apart": f"{abs(found.apart):.1f}", **noise}
+    said = text(f"measured.{about}.{found.word}", language, **told, apart=f"{abs(found.apart):.1f}", **noise)
+    return BETWEEN_HAN.sub("", said)
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Everything here stands under the board and is computed after it: the other syste
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ ASKED = ("phrase_concat", "film", "gmu", "phrase_product")
 SIZES = ("small", "medium", "large")
 _DIM = 0.22
 """How much of a picture is left where nothing is lit up."""
+_LETTER, _WIDE_LETTER, _WORD_HIGH = 2.1, 3.7, 5.0
+"""Sizes of words on boxes, in percent of a picture as wide as a column usually is."""
 _LIGHT_INK_BELOW = 0.25
 """Luminance of a level's colour under which words on it are white."""
 
@@ -100,13 +103,14 @@ def _missing(names: Sequence[str]) -> None:
 
 
 def _made(cards: Sequence[SystemCard]) -> str:
-    """Say on how many scenes cards were measured, and how often their systems were trained."""
+    """Say on how many scenes cards were measured, how often their systems were trained, and what noise is."""
     seeds = sorted({card.seeds for card in cards})
     many = "–".join(map(str, dict.fromkeys((max(seeds[0], 2), seeds[-1]))))
     kind = "seeds_one" if seeds[-1] < 2 else "seeds_mixed" if seeds[0] < 2 else "seeds"
     tests = sorted({int(n) for card in cards if isinstance(n := card.made.get("test_scenes"), int)})
     shown = "–".join(f"{n:,}" for n in dict.fromkeys((tests[0], tests[-1]))) if tests else "?"
-    return say("measured.made", scenes=shown, seeds=say(f"measured.{kind}", seeds=many))
+    made = say("measured.made", scenes=shown, seeds=say(f"measured.{kind}", seeds=many))
+    return made if kind == "seeds_one" else _prose(made, say("measured.noise"))
 
 
 def _number(figure: Figure | None) -> str:
@@ -122,7 +126,7 @@ def _png(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _figure(name: str, how: str, inside: str, told: str, found: StudyResult, *, chosen: bool, below: str = "") -> str:
+def _figure(name: str, how: str, inside: str, told: str, found: StudyResult, *, chosen: bool) -> str:
     """Return a picture with what stands over and under it; numbers drawn at random are said to be."""
     kind = found.provenance.kind
     random = f'<em title="{_safe(f"provenance.help.{kind}")}">{_safe(f"provenance.{kind}")}</em>'
@@ -130,7 +134,7 @@ def _figure(name: str, how: str, inside: str, told: str, found: StudyResult, *, 
     return (
         f'<figure class="ms-figure{" chosen" * chosen}"><figcaption><b>{html.escape(name)}</b>'
         f"<span>{html.escape(how)}</span>{random}</figcaption>"
-        f'<div class="ms-picture">{inside}</div><p>{html.escape(told)}</p>{below}</figure>'
+        f'<div class="ms-picture">{inside}</div><p>{html.escape(told)}</p></figure>'
     )
 
 
@@ -181,22 +185,39 @@ def _table(
     )
 
 
+def _prose(*sentences: str) -> str:
+    return " ".join(sentences).replace("。 ", "。")
+
+
+def _whole(sentence: str) -> str:
+    """Return a sentence in which no line ends between a number and its spread or unit."""
+    return re.sub(r" (±) | (%)", lambda m: "\u00a0±\u00a0" if m[1] else "\u00a0%", html.escape(sentence))
+
+
 def _said(sentences: Iterable[str]) -> str:
-    return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+    return "".join(f"<p>{_whole(sentence)}</p>" for sentence in sentences)
 
 
 # --- detectors -------------------------------------------------------------------------------------
 def _late(found: StudyResult) -> None:
     cards = {key: _card(found, key) for key in DETECTORS}
     pathless = _card(found, "fpn_detector", top_down=False)
-    pictures = []
+    levels = next(o for o in found.result.outputs.values() if isinstance(o, Detections)).levels
+    pictures, shares = [], []
     for key, result in _row(found, DETECTORS):
         if isinstance(result, FusionvizError):
             notices.mistake(result)
-        else:
-            pictures.append(_detected(key, result, chosen=result is found))
-    levels = next(o for o in found.result.outputs.values() if isinstance(o, Detections)).levels
-    st.html(f'{_title("measured.late")}{_legend(levels)}<div class="ms-row">{"".join(pictures)}</div>')
+            continue
+        pictures.append(_detected(key, result, chosen=result is found))
+        shares.append(_shares(result.card, levels) if result.card is not None else "<div></div>")
+    said = f'<div class="ms-said">{_legend(levels)}{_said(_against(cards, pathless))}</div>'
+    found_by = (
+        f'<p class="ms-across">{_safe("measured.late.shares")}</p>{"".join(shares)}' if any(cards.values()) else ""
+    )
+    st.html(
+        f'{_title("measured.late")}<div class="ms-beside"><div class="ms-row">{"".join(pictures)}{found_by}</div>'
+        f"{said}</div>"
+    )
     _missing([of_method(key, "short") for key, card in cards.items() if card is None])
     lines = [
         _Line(of_method(key, "short"), "", card, found.card == card) for key, card in cards.items() if card is not None
@@ -210,12 +231,9 @@ def _late(found: StudyResult) -> None:
         (say(f"measured.late.{what}"), [(title, f"{what}{end}") for end, title in bands]) for what in ("ap", "recall")
     ]
     score = "–".join(dict.fromkeys(f"{dict(line.card.params).get('score', 0.5):g}" for line in lines))
-    notes = (say("measured.late.score", score=score), _made([line.card for line in lines]), say("measured.noise"))
+    notes = _prose(say("measured.late.score", score=score), _made([line.card for line in lines]))
     table = _table(lines, groups, "ap_small", say("measured.late.ap_small"))
-    st.html(
-        f'<div class="ms-said">{_said(_against(cards, pathless))}</div>'
-        f'{table}<p class="lb-keys">{html.escape(" ".join(notes))}</p>'
-    )
+    st.html(f'{table}<p class="lb-keys">{html.escape(notes)}</p>')
 
 
 def _pathless() -> str:
@@ -257,29 +275,54 @@ def _detected(key: str, result: StudyResult, *, chosen: bool) -> str:
         marks = [*(Mark(tuple(b), faint=True) for b in missed), *marks]
         counts = {"found": sum(taken), "things": len(taken), "wrong": len(right) - sum(right)}
         line = say("measured.late.found", **counts)
-    drawn = "".join(_box(m, width, height) for m in marks)
+    drawn = _boxes(marks, width, height)
     alone = key == "fpn_detector" and not result.selection.knobs["top_down"]
     name = _pathless() if alone else of_method(key, "short")
     how = say(f"measured.late.when.{'no_top_down' if alone else key}")
     image = f'<img alt="" src="{_png(result.seen.shown)}">'
-    below = _shares(result.card, told.levels) if result.card is not None else ""
-    return _figure(name, how, image + drawn, line, result, chosen=chosen, below=below)
+    return _figure(name, how, image + drawn, line, result, chosen=chosen)
 
 
-def _box(mark: Mark, width: int, height: int) -> str:
-    x0, y0, x1, y1 = mark.box
-    place = (
-        f"left:{100 * x0 / width:.2f}%;top:{100 * y0 / height:.2f}%;"
-        f"width:{100 * (x1 - x0) / width:.2f}%;height:{100 * (y1 - y0) / height:.2f}%"
-    )
+def _boxes(marks: Sequence[Mark], width: int, height: int) -> str:
+    """Draw marks as boxes, the last on top; words keep clear of each other as far as there is room."""
+    taken: list[_Room] = []
+    drawn = [_box(mark, width, height, taken) for mark in reversed(marks)]
+    return "".join(reversed(drawn))
+
+
+_Room = tuple[float, float, float, float]
+
+
+def _box(mark: Mark, width: int, height: int, taken: list[_Room]) -> str:
+    x0, y0, x1, y1 = (100 * v / (height if i % 2 else width) for i, v in enumerate(mark.box))
+    place = f"left:{x0:.2f}%;top:{y0:.2f}%;width:{x1 - x0:.2f}%;height:{y1 - y0:.2f}%"
     if mark.faint:
         return f'<span class="ms-box missed" style="{place}"></span>'
     at, of = mark.level
     colour = branch_colours(of, dark=words.is_dark())[at]
-    # Words stay inside of the picture: under the line where there is nothing above, to the left where it ends.
-    sides = " under" * (y0 < 0.07 * height) + " left" * (x0 > 0.66 * width)
-    name = f'<b class="{sides}" style="color:{_ink(colour)}">{html.escape(mark.label)}</b>'
+    side = _side(mark.label, (x0, y0, x1, y1), taken)
+    name = f'<b class="{side}" style="color:{_ink(colour)}">{html.escape(mark.label)}</b>'
     return f'<span class="ms-box" style="{place};--c:{colour}">{name}</span>'
+
+
+def _side(label: str, box: _Room, taken: list[_Room]) -> str:
+    """Return where a box's words go, in percent of a picture, and keep the room for them."""
+    x0, y0, x1, y1 = box
+    wide, high = sum(_WIDE_LETTER if ord(c) > 0x2E80 else _LETTER for c in label) + 2, _WORD_HIGH
+    places = {
+        f"{up} {along}": (x, y, x + wide, y + high)
+        for up, y in (("above", y0 - high), ("below", y1), ("inside", y0), ("lowest", y1 - high))
+        for along, x in (("start", x0), ("end", x1 - wide))
+    }
+    inside = {k: r for k, r in places.items() if min(r) >= 0 and max(r) <= 100} or places
+    free = (k for k, r in inside.items() if not any(_touch(r, other) for other in taken))
+    side = next(free, next(iter(inside)))
+    taken.append(places[side])
+    return side
+
+
+def _touch(a: _Room, b: _Room) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _ink(colour: str) -> str:
@@ -294,14 +337,14 @@ def _shares(card: SystemCard, levels: Sequence[str]) -> str:
     for size in SIZES:
         parts = [card.figures.get(f"{size}_{level}") for level in levels]
         if not all(isinstance(p, int | float) for p in parts):
-            return ""
+            return "<div></div>"
         told = " · ".join(f"{level} {p:.1f}" for level, p in zip(levels, parts, strict=True))
         bar = "".join(f'<i style="width:{p:.2f}%;background:{c}"></i>' for p, c in zip(parts, colours, strict=True))
         rows.append(
             f'<span>{_safe(f"measured.late.{size}")}</span><div class="bar" title="{told}">{bar}</div>'
             f"<b>{sum(parts):.1f}</b>"
         )
-    return f'<div class="ms-shares"><p>{_safe("measured.late.shares")}</p>{"".join(rows)}</div>'
+    return f'<div class="ms-shares">{"".join(rows)}</div>'
 
 
 # --- place and time --------------------------------------------------------------------------------
@@ -316,7 +359,7 @@ def _place_time(found: StudyResult) -> None:
     known = {key: card for key, card in cards.items() if card is not None}
     if known:
         charts = "".join(_errors(key, card, found) for key, card in known.items())
-        notes = " ".join((_made(list(known.values())), say("measured.noise")))
+        notes = _made(list(known.values()))
         st.html(
             f'{_title("measured.place_time")}<div class="ms-charts">{charts}</div>'
             f'<p class="lb-keys">{html.escape(notes)}</p>'
@@ -343,7 +386,7 @@ def _errors(key: str, card: SystemCard, found: StudyResult) -> str:
     note = say("measured.place_time.line", seeds=card.seeds) if card.seeds > 1 else ""
     return (
         f'<div class="ms-chart{" chosen" * chosen}"><h4>{html.escape(name)}</h4>'
-        f"{_chart(name, curves, means, now)}<p>{html.escape(sentence)}</p>"
+        f"{_chart(name, curves, means, now)}<p>{_whole(sentence)}</p>"
         f"<p><small>{html.escape(note)}</small></p></div>"
     )
 
@@ -484,7 +527,7 @@ def _language(found: StudyResult) -> None:
         ),
         ("", [(say(f"{column}.silent_share"), "silent")]),
     ]
-    notes = " ".join((say(f"{column}.score"), _made(list(known.values())), say("measured.noise")))
+    notes = _prose(say(f"{column}.score"), _made(list(known.values())))
     st.html(
         f'<div class="ms-said">{_said(_ways(known))}</div>'
         f'{_table(lines, groups, "iou", say(f"{column}.iou"))}<p class="lb-keys">{html.escape(notes)}</p>'
