@@ -29,7 +29,7 @@ NOISE_WEIGHT = 0.02
 
 SETTINGS = ("board", "leaderboard")
 _TOKEN = re.compile(r"\{\{([a-z0-9_. ]+)\}\}")
-_BETWEEN_HAN = re.compile(r"(?<=[\u4e00-\u9fff）]) (?=[\u4e00-\u9fff])")
+BETWEEN_HAN = re.compile(r"(?<=[\u4e00-\u9fff）]) (?=[\u4e00-\u9fff])")
 _WORD = {1: "more", 0: "tied", -1: "less"}
 
 
@@ -136,7 +136,7 @@ def _said(words: list[str], board: Leaderboard, language: str) -> str:
     if tell is None:
         raise Unmeasured(" ".join(words))
     # A name stands between spaces; Chinese has none between its own characters.
-    return _BETWEEN_HAN.sub("", tell(board, language, *words[1:]))
+    return BETWEEN_HAN.sub("", tell(board, language, *words[1:]))
 
 
 def _apart(a: float, b: float, digits: int = 1) -> str:
