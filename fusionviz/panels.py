@@ -133,20 +133,24 @@ def map_title(selection: Selection, name: str, language: str) -> str:
     return " · ".join(filter(None, (name, how)))
 
 
+def shown_channels(fused: FeatureMap, view: View) -> tuple[int, ...]:
+    """Return the channels of the fused map that are shown: those chosen by hand, or the strongest."""
+    count = min(view.grid, fused.channels)
+    chosen = tuple(c for c in dict.fromkeys(view.channels) if c < fused.channels)
+    shown = chosen or reduce.strongest(fused.tensor, count)
+    pinned = view.pin_channel
+    if pinned is not None and pinned < fused.channels and pinned not in shown:
+        return (*shown[:-1], pinned)  # a pinned channel that would not be shown takes the place of the weakest
+    return shown
+
+
 class Builder:
     """Makes the board of a method, panel by panel."""
 
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
         self.spec = fusion.spec(study.selection.method)
-        fused = study.result.fused
-        count = min(view.grid, fused.channels)
-        chosen = tuple(c for c in dict.fromkeys(view.channels) if c < fused.channels)
-        self.channels = chosen or reduce.strongest(fused.tensor, count)
-        pinned = view.pin_channel
-        if pinned is not None and pinned < fused.channels and pinned not in self.channels:
-            # A pinned channel that would not be shown takes the place of the weakest.
-            self.channels = (*self.channels[:-1], pinned)
+        self.channels = shown_channels(study.result.fused, view)
         self.aligned = view.aligned if view.aligned is not None else aligned_by_default(study)
         chosen = study.selection
         names = level_names(chosen, study.pyramid) if self.spec.takes == "pyramid" else (chosen.low, chosen.high)

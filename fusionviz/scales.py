@@ -4,6 +4,7 @@ numpy only. Every colour map has 256 entries and is kept as bytes, so the browse
 """
 
 import base64
+import colorsys
 import math
 
 import numpy as np
@@ -33,6 +34,16 @@ CLASS_COLOURS = (
     (255, 111, 174),
 )
 """Colours of the scenes' classes, the background first: away from the blue and orange that mean low and high."""
+
+
+def class_colours(count: int) -> np.ndarray:
+    """Return a colour for each of any number of classes, the background first, uint8 [count 3].
+
+    The first are the scenes' own; further ones go round the circle of hues in steps that never come back.
+    """
+    known, turns = np.array(CLASS_COLOURS, np.uint8), range(len(CLASS_COLOURS), count)
+    more = [colorsys.hsv_to_rgb((0.11 + 0.382 * i) % 1, 0.55 + 0.3 * (i % 2), 0.85 - 0.2 * (i % 3)) for i in turns]
+    return np.concatenate((known, (np.array(more).reshape(-1, 3) * 255).astype(np.uint8)))[:count]
 
 
 def branch_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fusionviz import fusion, layouts, reduce
+from fusionviz import fusion, layouts, reduce, scales
 from fusionviz.axes import shape_text
 from fusionviz.board import Badge, Bar, Board, Map, Mark, Panel, PanelView
-from fusionviz.panels import Builder
-from fusionviz.records import ANALYTIC, AttentionMap, Detections, FeatureMap, GlimpsePath, Logits, Words
+from fusionviz.panels import Builder, shown_channels
+from fusionviz.records import ANALYTIC, AttentionMap, ClassMap, Detections, FeatureMap, GlimpsePath, Logits, Words
 from fusionviz.scenes import phrase_text
 from fusionviz.selection import View
 from fusionviz.study import StudyResult, takes_levels
@@ -29,8 +29,9 @@ _DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
     """Return what the board shows of a study of a system."""
     outputs = study.result.outputs.values()
-    kinds = {Detections: _Found, GlimpsePath: _Looked, Words: _Told}
-    builder = next((kinds[type(out)] for out in outputs if type(out) in kinds), _Asked)
+    kinds = {Detections: _Found, GlimpsePath: _Looked, Words: _Told, ClassMap: _Segmented}
+    plain = _Asked if fusion.spec(study.selection.method).takes == "image+text" else _Classified
+    builder = next((kinds[type(out)] for out in outputs if type(out) in kinds), plain)
     return builder(study, view, language).board().with_views(view.views)
 
 
@@ -55,10 +56,8 @@ class _System(Builder):
         self.spec = fusion.spec(study.selection.method)
         self.aligned = bool(view.aligned)
         self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
-        self.channels = ()
-        if isinstance(study.result.outputs.get("fused"), FeatureMap):
-            super().__init__(study, view, language)
-            self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
+        fused = study.result.outputs.get("fused")
+        self.channels = shown_channels(fused, view) if isinstance(fused, FeatureMap) else ()
 
     def board(self) -> Board:
         panels = [self.picture(), *self.given(), self.weight(), self.out()]
@@ -73,7 +72,7 @@ class _System(Builder):
     def given(self) -> list[Panel]:
         """The levels that it takes, in one panel: all at once, then the channels of each."""
         if not self.levels:
-            return []
+            return self.own_levels()
         names = [f"C{i}".translate(_DIGITS) for i in range(1, len(self.levels) + 1)]
         views = [self.staircase("levels", self.say("view.levels"), [list(zip(names, self.levels, strict=True))])]
         for name, level in zip(names, self.levels, strict=True):
@@ -81,6 +80,21 @@ class _System(Builder):
             found = self.views_of(level, level.name, channels)
             views += [replace(v, label=name if v is found[-1] else f"{name} · {v.label}") for v in found]
         return [Panel("low", "low", self.say("systems.levels_given"), tuple(views), 0, self.backbone_badge())]
+
+    def own_levels(self) -> list[Panel]:
+        """The maps that meet in a network in the wild: its low and its high one, or the one that a block is given."""
+        badge, panels = self.badge(self.study.provenance), []
+        for role, names in (("low", ("low", "before")), ("high", ("high",))):
+            name = next((n for n in names if n in self.study.result.outputs), None)
+            if name is not None:
+                views = self.output_views(name)
+                title = self.say(f"systems.given_{name}")
+                panels.append(Panel(role, role, title, tuple(views), 0, badge))
+        return panels
+
+    def output_views(self, name: str) -> list[PanelView]:
+        out = self.study.result.outputs[name]
+        return self.views_of(out, "own", reduce.strongest(out.tensor, min(self.view.grid, out.channels)))
 
     def backbone_badge(self) -> Badge:
         return self.badge(self.study.pyramid.provenance)
@@ -166,6 +180,16 @@ class _Found(_System):
         badge = self.badge(self.study.provenance)
         return Panel("weight", "weight", self.say("systems.objectness"), (view,), 0, badge)
 
+    def own_levels(self) -> list[Panel]:
+        """The levels on which a network in the wild predicts, above the two ends of its body."""
+        there = [(n.upper(), o) for n in self.found.levels if (o := self.study.result.outputs.get(n)) is not None]
+        views = [self.staircase("levels", self.say("view.levels"), [there], self.say("view.predicts_note"))]
+        for name in ("low", "high"):
+            if name in self.study.result.outputs:
+                views.append(replace(self.output_views(name)[-1], key=name, label=self.say(f"systems.given_{name}")))
+        badge = self.badge(self.study.provenance)
+        return [Panel("low", "low", self.say("systems.levels_given"), tuple(views), 0, badge)]
+
     def out(self) -> Panel:
         found = self.found
         marks = list(detection_marks(found, self.language))
@@ -187,6 +211,66 @@ def detection_marks(found: Detections, language: str = "en") -> Iterable[Mark]:
     for box, score, label, level in rows:
         name = class_name(found.classes[label], language)
         yield Mark(_box(box), f"{name} {score:.2f}", (level, len(found.levels)))
+
+
+# --- classes ---------------------------------------------------------------------------------------
+_MOST_CLASSES = 5
+
+
+class _Segmented(_System):
+    """The class of every place, in colours; the channels of the fused map are one score for each class."""
+
+    def out(self) -> Panel:
+        told = next(o for o in self.study.result.outputs.values() if isinstance(o, ClassMap))
+        said = told.tensor.cpu().numpy()
+        counts = np.bincount(said.flatten(), minlength=len(told.classes))
+        order = [i for i in counts.argsort(kind="stable")[::-1].tolist() if counts[i]]
+        colours = scales.class_colours(len(told.classes))
+        names = ", ".join(
+            f"{class_name(told.classes[i], self.language)} {counts[i] / said.size:.0%}" for i in order[:_MOST_CLASSES]
+        )
+        view = PanelView(
+            "classes", self.say("view.classes"), shape_text(said.shape), scale="rgb", maps=(Map(colours[said]),),
+            stride=told.stride, offset=told.offset, note=self.say("view.classes_note", classes=names),
+        )  # fmt: skip
+        branches = [n for n in self.study.result.outputs if n.startswith("branch_")]
+        more = []
+        for n in branches:
+            label = self.say("view.branch", n=n.rpartition("_")[2])
+            more += [replace(v, key=n.replace("_", "-"), label=label) for v in self.output_views(n)[-1:]]
+        title = self.say("systems.classes")
+        views = (view, *self.fused_views(), *more)
+        return Panel("fused", "fused", title, views, 0, self.badge(self.study.provenance))
+
+
+class _Classified(_System):
+    """What a block in the wild makes of a map, and what the whole network says in the end."""
+
+    def weight(self) -> Panel | None:
+        panel = super().weight()
+        if panel is None or self.study.weight.grain != "channel":
+            return panel
+        # One gate for each block: the chosen one's bars, then those of all others under their numbers.
+        views = tuple(replace(v, label=_block(v.key, v.label)) for v in panel.views)
+        return replace(panel, views=views)
+
+    def out(self) -> Panel:
+        views = self.fused_views()
+        logits = next((o for o in self.study.result.outputs.values() if isinstance(o, Logits)), None)
+        if logits is not None:
+            chances = logits.values.float().softmax(0)
+            best = torch.argsort(chances, descending=True, stable=True)[:_MOST_KINDS].tolist()
+            names = [class_name(logits.classes[i], self.language) for i in best]
+            bars = tuple(Bar(n, float(chances[i]), level=(0, 1)) for n, i in zip(names, best, strict=True))
+            shape = shape_text(tuple(logits.values.shape))
+            views.append(PanelView("answer", self.say("view.answer"), shape, "numbers", "gate", bars=bars))
+        title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
+        return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
+
+
+def _block(key: str, label: str) -> str:
+    number = key.removeprefix("gate-").partition("-")[0]
+    return number if number.isdigit() else label
 
 
 # --- glimpses --------------------------------------------------------------------------------------
@@ -330,15 +414,6 @@ class _Asked(_System):
                     note=note,
                 )  # fmt: skip
             )
-        logits = next((o for o in self.study.result.outputs.values() if isinstance(o, Logits)), None)
-        if logits is not None:
-            chances = logits.values.float().softmax(0)
-            best = torch.argsort(chances, descending=True, stable=True)[:_MOST_KINDS].tolist()
-            bars = tuple(
-                Bar(class_name(logits.classes[i], self.language), float(chances[i]), level=(0, 1)) for i in best
-            )
-            shape = shape_text(tuple(logits.values.shape))
-            views.append(PanelView("answer", self.say("view.answer"), shape, "numbers", "gate", bars=bars))
         views += self.fused_views()
         badge = self.badge(self.study.provenance | ANALYTIC)
         return Panel("fused", "fused", self.say("systems.answer"), tuple(views), 0, badge)

@@ -8,7 +8,7 @@ layer through its own modules, so that what fuses becomes steps: tests compare t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from fusionviz.errors import FusionvizError, WeightsError
 from fusionviz.fusion import Context
 from fusionviz.records import FeatureMap, Preprocessing, Provenance
 from fusionviz.registry import Param
+from fusionviz.selection import Value
 from fusionviz.systems._base import System, pixels
 from fusionviz.trace import NullTrace
 
@@ -65,6 +66,12 @@ class Wild(System):
     """
 
     takes_levels = ()
+    side = 224
+    """Of the picture that it is given, in pixels, where nobody chose another."""
+
+    @classmethod
+    def wants(cls, params: Mapping[str, Value]) -> Preprocessing:
+        return replace(PREPROCESSING, resize_px=cls.side, crop_px=cls.side)
 
     def setup(self, net: str, **knobs: object) -> None:
         self.net = net

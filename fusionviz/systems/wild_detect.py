@@ -89,6 +89,8 @@ class WildDetect(Wild):
     Source: torchvision.models.detection
     """
 
+    side = 320
+
     def assemble(self, net: str) -> nn.Module:
         network = models.get_model(net, weights=None, weights_backbone=None)
         if net in FROZEN:

@@ -62,6 +62,8 @@ class WildSegment(Wild):
     Source: torchvision.models.segmentation
     """
 
+    side = 320
+
     def assemble(self, net: str) -> nn.Module:
         # Published weights hold a second head, which only training listens to.
         extra = {} if net.startswith("lraspp") else {"aux_loss": True}
