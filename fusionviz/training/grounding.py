@@ -297,6 +297,20 @@ def _answer(module: PhraseSystem, backbone: Backbone, asked: Asked, chosen: Tens
     return module.answer(picture, levels, _words(asked, chosen, phrases), NullTrace()).logits
 
 
+def difference(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return how far logits [b 1 h w] are from a mask [b H W]: cross-entropy, and what is missing of Dice's overlap.
+
+    A small thing is a few pixels in a thousand: cross-entropy alone would rather say nothing. Dice counts every phrase
+    the same; a phrase that means nothing has no overlap to speak of, and is left to the cross-entropy.
+    """
+    target = F.adaptive_avg_pool2d(mask.float().unsqueeze(1), logits.shape[-2:])  # shares of a cell
+    entropy = F.binary_cross_entropy_with_logits(logits, target)
+    sure, there = logits.sigmoid(), mask.flatten(1).any(1)
+    both, either = ((sure * target).sum((1, 2, 3)), (sure + target).sum((1, 2, 3)))
+    dice = 1 - 2 * both / either.clamp_min(1e-6)
+    return entropy + (dice * there).sum() / there.sum().clamp_min(1)
+
+
 # --- measuring -----------------------------------------------------------------------------------
 @torch.inference_mode()
 def score(module: PhraseSystem, backbone: Backbone, asked: Asked) -> dict[str, float]:
