@@ -125,23 +125,26 @@ class _Walk(fx.Interpreter):
     def __init__(self, network: nn.Module, picture: Tensor, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
         self.args_iter = iter((picture,))
-        self.nodes = list(graph.nodes)
+        self.waiting = iter(graph.nodes)
         self.gates: dict[fx.Node, Tensor] = {}
 
     def until(self, last: fx.Node | None) -> Tensor:
-        """Run to a node, or to the end, and return what came out there; what is known already is not run again."""
-        for node in self.nodes:
+        """Run to a node, or to the end, and return what came out there; what was put into `env` is not run."""
+        for node in self.waiting:
             if node in self.env:
-                continue
-            if node.op == "call_module" and _is_gate(self.module, node):
-                block, u = self.module.get_submodule(node.target), self.env[node.args[0]]
-                self.gates[node] = block._scale(u)
-                self.env[node] = self.gates[node] * u
+                value = self.env[node]
+            elif node.op == "call_module" and _is_gate(self.module, node):
+                u = self.env[node.args[0]]
+                gate = self.gates[node] = self.module.get_submodule(node.target)._scale(u)
+                value = gate * u
             else:
-                self.env[node] = self.run_node(node)
+                value = self.run_node(node)
+            self.env[node] = value
+            for done in self.user_to_last_uses.get(node, ()):
+                del self.env[done]
             if node is last or node.op == "output":
-                return self.env[node]
-        raise ValueError(f"{last} is no node of this graph")
+                return value
+        raise ValueError(f"{last} is no node ahead of this run")
 
 
 def _stride(pixels: tuple[int, int], cells: tuple[int, int]) -> float:
