@@ -566,19 +566,33 @@ class Builder:
         """The row of one query, that of the pinned place, over the picture: each head's, then their mean."""
         height, width = self.study.seen.shown.shape[:2]
         x, y = self.view.pin or (width // 2, height // 2)
-        asking = a.queries[0]
+        at = next((i for i, block in enumerate(a.queries) if block.count > 1), 0)  # a class token lies nowhere
+        asking, before = a.queries[at], sum(block.count for block in a.queries[:at])
         row, column = _cell(asking, x, y)
-        rows = a.tensor[0, :, row * asking.size[1] + column].detach().float().cpu()  # [head k]
+        rows = a.tensor[0, :, before + row * asking.size[1] + column].detach().float().cpu()  # [head k]
         asks = tuple(asking.offset[i] + asking.stride[i] * cell for i, cell in ((1, column), (0, row)))
-        blocks, start = [], 0
-        for block in a.keys:
-            blocks.append((block, rows[:, start : start + block.count].unflatten(1, block.size)))
-            start += block.count
-        several = len(blocks) > 1
         note = self.say(
             "view.rows_note" if self.view.pin else "view.rows_middle", x=x, y=y,
             of=self.say(f"attention.of.{asking.level}"), cell=f"({column}, {row})",
         )  # fmt: skip
+        return self.row_views(a, rows, prefix, name, note, asks)
+
+    def row_views(
+        self,
+        a: AttentionMap,
+        rows: Tensor,
+        prefix: str,
+        name: str,
+        note: str,
+        asks: tuple[float, float] | None,
+    ) -> list[PanelView]:
+        """One row of attention [head k] over the blocks of tokens that are asked: each head's, then their mean."""
+        blocks, start = [], 0
+        for block in a.keys:
+            if block.count > 1:
+                blocks.append((block, rows[:, start : start + block.count].unflatten(1, block.size)))
+            start += block.count
+        several = len(a.keys) > 1
         views = {"rows": [], "mean": []}
         for i, (block, heads) in enumerate(blocks):
             parts = heads.sum((1, 2)).tolist()  # of the whole that a row shares out

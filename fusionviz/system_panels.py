@@ -188,7 +188,7 @@ class _Found(_System):
             if name in self.study.result.outputs:
                 views.append(replace(self.output_views(name)[-1], key=name, label=self.say(f"systems.given_{name}")))
         badge = self.badge(self.study.provenance)
-        return [Panel("low", "low", self.say("systems.levels_given"), tuple(views), 0, badge)]
+        return [Panel("low", "low", self.say("systems.levels_predicting"), tuple(views), 0, badge)]
 
     def out(self) -> Panel:
         found = self.found
@@ -253,6 +253,15 @@ class _Classified(_System):
         # One gate for each block: the chosen one's bars, then those of all others under their numbers.
         views = tuple(replace(v, label=_block(v.key, v.label)) for v in panel.views)
         return replace(panel, views=views)
+
+    def token_views(self, a: AttentionMap, prefix: str, name: str) -> list[PanelView]:
+        """The row of the place that is asked, and that of a class token, if there is one."""
+        views = super().token_views(a, prefix, name)
+        if a.queries[0].count == 1:
+            row, note = a.tensor[0, :, 0].detach().float().cpu(), self.say("view.class_token_note")
+            label = self.say("view.class_token") + " · "
+            views += self.row_views(a, row, f"{prefix}class-", label, note, None)
+        return views
 
     def out(self) -> Panel:
         views = self.fused_views()
