@@ -6,7 +6,7 @@ import json
 import pytest
 
 import fusionviz as fv
-from fusionviz import api, panels, scenes, state, study, system_panels, systems, texts
+from fusionviz import api, panels, scales, scenes, state, study, system_panels, systems, texts
 from fusionviz.cli import main
 from fusionviz.errors import LevelError, ParameterError
 from fusionviz.figures import slide
@@ -187,3 +187,58 @@ def test_the_command_line_lists_systems_and_answers_unknown_words(capsys: pytest
     assert rows["film"]["takes"] == "image+text"
     assert main(["run", "--method", "film", "--phrase", "the ufo"]) == 2
     assert "ufo" in capsys.readouterr().err
+
+
+# --- networks in the wild ----------------------------------------------------------------------------
+WILD = (
+    ("wild_gates", "mobilenet_v3_small"),
+    ("wild_segment", "lraspp_mobilenet_v3_large"),
+    ("wild_segment", "deeplabv3_mobilenet_v3_large"),
+    ("wild_detect", "ssdlite320_mobilenet_v3_large"),
+    ("wild_detect", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+    ("wild_attention", "vit_b_32"),
+    ("wild_attention", "swin_t"),
+)
+
+
+@pytest.mark.parametrize(("key", "net"), WILD)
+def test_a_network_in_the_wild_has_a_study_a_board_a_slide_and_a_link(key: str, net: str) -> None:
+    knobs = {"scale": "given"} if "scale" in {p.key for p in systems.spec(key).params} else {}
+    found = fv.explore("sample:coffee", method=key, size=96, net=net, **knobs)
+    assert found.provenance.kind == "random"
+    assert found.costs()["parameters"] > 500_000
+    assert json.loads(json.dumps(study.report(found)))["outputs"]
+    for language in texts.LANGUAGES:
+        board = panels.build(found, View(), language)
+        assert board.panels[0].id == "picture"
+        assert all(view.label and view.shape for panel in board.panels for view in panel.views)
+        for panel in board.panels:
+            assert len({view.key for view in panel.views}) == len(panel.views)
+    file = io.BytesIO()
+    slide.save(found.figure(), file, "png")
+    assert len(file.getvalue()) > 10_000
+    selection, notices = state.read(state.parse_text(found.link()), api.catalogue())
+    assert notices == ()
+    assert study.resolve(selection) == found.selection
+
+
+def test_a_vit_is_asked_at_a_place_and_its_class_token_has_a_row() -> None:
+    found = fv.explore("sample:coffee", method="wild_attention", net="vit_b_32", size=96)
+    pairs = found.result.attention["pairs"].tensor[0]
+    side = int((pairs.shape[-1] - 1) ** 0.5)
+    board = panels.build(found, View(pin=(0, 0)))
+    shown = {view.key: view for view in board["weight"].views}
+    asked, token = shown["rows"], shown["class-rows"]
+    assert asked.maps[0].values == pytest.approx(pairs[0, 1, 1:].view(side, side).numpy())
+    assert token.maps[0].values == pytest.approx(pairs[0, 0, 1:].view(side, side).numpy())
+    assert asked.asks is not None
+    assert token.asks is None
+
+
+def test_a_place_has_the_colour_of_its_class() -> None:
+    found = fv.explore("sample:coffee", method="wild_segment", size=96, net="lraspp_mobilenet_v3_large", scale="given")
+    told = found.result.outputs["classes"]
+    picture = panels.build(found, View())["fused"].shown.maps[0].values
+    colours = scales.class_colours(len(told.classes))
+    assert len({tuple(c) for c in colours.tolist()}) == len(told.classes)
+    assert (picture == colours[told.tensor.numpy()]).all()

@@ -12,9 +12,10 @@ from _server import file_server
 from _torchvisions import build, look, picture, pixels, steps
 from torchvision.models import get_model, get_model_weights
 
-from fusionviz import systems, weights
+from fusionviz import study, systems, weights
 from fusionviz.errors import WeightsError
 from fusionviz.records import Provenance
+from fusionviz.selection import Selection
 
 LRASPP = "lraspp_mobilenet_v3_large"
 SYSTEMS = ("wild_segment", "wild_detect", "wild_gates", "wild_attention")
@@ -165,3 +166,24 @@ def test_an_unknown_name_is_answered_with_near_ones_of_every_kind():
     with pytest.raises(WeightsError) as caught:
         weights.published("retinanet_resnet50")
     assert "retinanet_resnet50_fpn" in str(caught.value)
+
+
+def test_a_study_takes_fetched_weights_and_says_so_and_a_damaged_file_costs_nothing(published) -> None:
+    net = "mobilenet_v3_small"
+    chosen = Selection(picture="sample:coffee", method="wild_gates", params=(("net", net), ("scale", "given")), size=64)
+    before = study.run(chosen)
+    assert before.result.provenance.kind == "random"
+    published(net, as_published(net, shaken("wild_gates", net)))
+    path = weights.fetch(net)
+    after = study.run(chosen)
+    assert after.result.provenance.kind == "pretrained"
+    assert after.provenance.kind == "pretrained"
+    assert not torch.equal(after.result.fused.tensor, before.result.fused.tensor)
+    assert study.run(chosen.with_(weights="random")).result.provenance.kind == "random"
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    damaged = study.run(chosen)
+    assert damaged.result.provenance.kind == "random"
+    assert len(damaged.notices) == 1
+    assert torch.equal(damaged.result.fused.tensor, before.result.fused.tensor)
