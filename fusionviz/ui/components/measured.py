@@ -102,15 +102,15 @@ def _missing(names: Sequence[str]) -> None:
         st.markdown(say("measured.missing", systems=say("systems.between_things").join(names)))
 
 
-def _made(cards: Sequence[SystemCard]) -> str:
-    """Say on how many scenes cards were measured, how often their systems were trained, and what noise is."""
+def _made(cards: Sequence[SystemCard], *, compared: bool = True) -> str:
+    """Say on how many scenes cards were measured, how often they were trained, and, if `compared`, what noise is."""
     seeds = sorted({card.seeds for card in cards})
     many = "–".join(map(str, dict.fromkeys((max(seeds[0], 2), seeds[-1]))))
     kind = "seeds_one" if seeds[-1] < 2 else "seeds_mixed" if seeds[0] < 2 else "seeds"
     tests = sorted({int(n) for card in cards if isinstance(n := card.made.get("test_scenes"), int)})
     shown = "–".join(f"{n:,}" for n in dict.fromkeys((tests[0], tests[-1]))) if tests else "?"
     made = say("measured.made", scenes=shown, seeds=say(f"measured.{kind}", seeds=many))
-    return made if kind == "seeds_one" else _prose(made, say("measured.noise"))
+    return _prose(made, say("measured.noise")) if compared and kind != "seeds_one" else made
 
 
 def _number(figure: Figure | None) -> str:
@@ -467,7 +467,7 @@ def _told(found: StudyResult) -> None:
             f'<div class="lb ms-table"><table><thead><tr>{heads}<th>%</th><th></th></tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>"
         )
-        notes = f'<p class="lb-keys">{html.escape(_made([found.card]))}</p>'
+        notes = f'<p class="lb-keys">{html.escape(_made([found.card], compared=False))}</p>'
     if here or figures:
         st.html(f'<h3 class="ms-title">{_safe("measured.told.title")}</h3>{here}{figures}{notes}')
     if found.card is None:
@@ -539,7 +539,8 @@ def _ways(cards: Mapping[str, SystemCard]) -> Iterator[str]:
     for a, b in (("phrase_concat", "phrase_product"), ("gmu", "phrase_concat"), ("film", "phrase_concat")):
         figures = [measured.figure(cards[key], "iou") if key in cards else None for key in (a, b)]
         if None not in figures:
-            names = [f"{of_method(key, 'short')} ({say(f'measured.language.how.{key}')})" for key in (a, b)]
+            hows = {key: say(f"measured.language.how.{key}") for key in (a, b)}
+            names = [say("measured.language.named", name=of_method(key, "short"), how=how) for key, how in hows.items()]
             first, second = zip(names, figures, strict=True)
             yield measured.compare(say("measured.language.iou"), first, second, words.language())
 
