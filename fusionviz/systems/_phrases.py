@@ -1,6 +1,8 @@
 """What the systems that take a phrase share: how they see, how they read, and how they point.
 
-A system's own file holds what the systems differ in: where picture and phrase meet.
+A system's own file holds what the systems differ in: where picture and phrase meet. All are trained alike, on masks
+of what phrases mean; and while they learn, what is seen has to tell size, colour, texture and kind of every thing, see
+`training.grounding`. No paper of theirs asks for that. By masks alone they stayed deaf to colour words.
 """
 
 from __future__ import annotations
