@@ -7,6 +7,7 @@ layer through its own modules, so that what fuses becomes steps: tests compare t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -86,6 +87,19 @@ class Wild(System):
     def preprocessing(self) -> Preprocessing:
         """How torchvision prepares a picture for this network."""
         return torchvision.recipe(self.net).preprocessing
+
+    def turned(self, **knobs: object) -> Wild:
+        """Return this very network with live knobs turned: it is not built again, its numbers are shared.
+
+        Raises:
+            ParameterError: for a value that a knob cannot have.
+            ValueError: for another network, which has to be built.
+        """
+        other = copy.copy(self)
+        other.params = self.spec.parse({**self.params, **knobs})
+        if other.params["net"] != self.net:
+            raise ValueError(f"{self.net} cannot be turned into {other.params['net']}; build that")
+        return other
 
     # --- published weights -----------------------------------------------------------------------
     def recall(self) -> tuple[FusionvizError, ...]:

@@ -100,7 +100,7 @@ class WildAttention(Wild):
         formula = r"A_i=\mathrm{softmax}(Q_i K_i^{\top}/\sqrt{d})"
         a = trace.step("weight", "attend", weigh, q, k, formula=formula, role="weight")  # [1 head n n]
         o = self._answered(a, v, mha.out_proj, trace)
-        z = trace.step("fused", "add", torch.add, o, t, formula="Z=T+O", role="fused")  # [1 n c]
+        z = trace.step("sum", "add", torch.add, o, t, formula="Z=T+O")  # [1 n c]
 
         def finish(z: Tensor) -> Tensor:
             y = z + block.mlp(block.ln_2(z))
@@ -113,8 +113,9 @@ class WildAttention(Wild):
         )
         pairs = AttentionMap("pairs", a, "b head q k", "softmax", "rows", "patches", "row", queries=every, keys=every)
         grid = lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # noqa: E731 - the class token lies nowhere
+        fused = trace.step("fused", "cells", grid, z, formula="Z", role="fused")  # [1 c h w]
         half = net.patch_size / 2
-        maps = {n: frame.map(n, grid(m), net.patch_size, half) for n, m in (("fused", z), ("before", t))}
+        maps = {n: frame.map(n, m, net.patch_size, half) for n, m in (("fused", fused), ("before", grid(t)))}
         return maps, {"pairs": pairs}, logits
 
     # --- Swin ------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class WildAttention(Wild):
         o = trace.step("joined", "join_windows", windows.join, o, formula="O")  # [1 h w c]
         if later:
             o = trace.step("norm", "layer_norm", block.norm1, o, formula=r"\mathrm{LN}(O)")
-        z = trace.step("fused", "add", torch.add, t, o, formula="Z=T+O", role="fused")  # [1 h w c]
+        z = trace.step("sum", "add", torch.add, t, o, formula="Z=T+O")  # [1 h w c]
 
         def finish(z: Tensor) -> Tensor:
             y = z + (block.norm2(block.mlp(z)) if later else block.mlp(block.norm2(z)))
@@ -163,7 +164,9 @@ class WildAttention(Wild):
 
         logits = trace.step("classes", "layers", finish, z, formula=r"\ell")  # [1 classes]
         stride = frame.tensor.shape[-1] / t.shape[2]
-        place = lambda name, t: frame.map(name, t.permute(0, 3, 1, 2), stride, stride / 2)  # noqa: E731
+        grid = lambda t: t.permute(0, 3, 1, 2)  # noqa: E731
+        fused = trace.step("fused", "cells", grid, z, formula="Z", role="fused")  # [1 c h w]
+        maps = {n: frame.map(n, m, stride, stride / 2) for n, m in (("fused", fused), ("before", grid(t)))}
         rows, columns = windows.count
         middle = (rows // 2, columns // 2)
         order = sorted(((r, c) for r in range(rows) for c in range(columns)), key=lambda rc: rc != middle)
@@ -173,13 +176,13 @@ class WildAttention(Wild):
             index = index.to(a.device)
             weights = a[r * columns + c][:, index][:, :, index][None]  # [1 head 49 49], piece by piece
             tokens = tuple(
-                Tokens("patches", size, place("", t).stride, self._corner(frame, first, stride))
+                Tokens("patches", size, maps["before"].stride, self._corner(frame, first, stride))
                 for first, size in pieces
             )
             attention[name] = AttentionMap(
                 name, weights, "b head q k", "softmax", "rows", "window", "row", queries=tokens, keys=tokens
             )
-        return {"fused": place("fused", z), "before": place("before", t)}, attention, logits
+        return maps, attention, logits
 
     # --- both ------------------------------------------------------------------------------------
     @staticmethod

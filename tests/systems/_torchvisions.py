@@ -48,7 +48,7 @@ def check_trace(key: str, result: FusionResult) -> None:
             title = texts.method_text(key, f"steps.{step.op}", language)
             assert 0 < len(title) <= 24, f"{title} does not fit into a box of the flow"
     fused = [step for step in result.trace if step.role == "fused"]
-    if "fused" in result.outputs and key != "wild_attention":  # tokens are shown as a map
+    if "fused" in result.outputs:
         assert fused[-1].tensor is result.fused.tensor
     for attention in result.attention.values():
         attention.check()

@@ -61,7 +61,7 @@ def test_vits_weights_are_those_of_torchs_own_attention():
     assert patches.stride == pytest.approx((64 / 7, 96 / 7))
     assert patches.offset == pytest.approx((32 / 7, 48 / 7))
     assert result.fused.stride == pytest.approx(patches.stride)
-    torch.testing.assert_close(result.fused.tensor[0, :, 2, 3], made["fused"][0, 1 + 2 * 7 + 3])
+    torch.testing.assert_close(result.fused.tensor[0, :, 2, 3], made["sum"][0, 1 + 2 * 7 + 3])
 
 
 @pytest.mark.parametrize("net", ["swin_t", "swin_v2_t"])

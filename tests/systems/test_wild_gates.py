@@ -9,6 +9,7 @@ from torchvision.models import list_models
 from torchvision.ops import SqueezeExcitation
 
 from fusionviz import systems, weights
+from fusionviz.errors import ParameterError
 
 KEY = "wild_gates"
 NETS = systems.spec(KEY).param("net").choices
@@ -116,3 +117,17 @@ def test_the_short_side_becomes_that_of_the_published_weights():
     result = look(build(KEY, "mobilenet_v3_small"), picture(50, 80))
     assert steps(result)["fitted"].shape[-2:] == (224, 358)
     assert result.fused.stride == pytest.approx((32 * 50 / 224, 32 * 80 / 358))
+
+
+def test_turning_a_live_knob_builds_nothing_anew():
+    module = lively("mobilenet_v3_small", depth=0.0)
+    later = module.turned(depth=1.0)
+    assert later.network is module.network
+    assert next(iter(look(later, picture()).attention)) == "gate_9"
+    assert next(iter(look(module, picture()).attention)) == "gate_1"
+    built = lively("mobilenet_v3_small", depth=1.0)
+    assert torch.equal(look(later, picture()).fused.tensor, look(built, picture()).fused.tensor)
+    with pytest.raises(ValueError, match="build that"):
+        module.turned(net="mobilenet_v3_large")
+    with pytest.raises(ParameterError):
+        module.turned(depth=2)
