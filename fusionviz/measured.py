@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from fusionviz.leaderboard import Figure, order
 from fusionviz.leaderboard.sentences import BETWEEN_HAN
-from fusionviz.texts import text
+from fusionviz.texts import method_text, text
 
 if TYPE_CHECKING:
     from fusionviz.pack import SystemCard
@@ -171,3 +172,65 @@ def pairs(words: Sequence[str], colours: Iterable[str]) -> list[tuple[str, str]]
     """Return every colour that a kind follows at once, with that kind."""
     colours = set(colours)
     return [(a, b) for a, b in zip(words, words[1:], strict=False) if a in colours and b not in colours]
+
+
+# --- README --------------------------------------------------------------------------------------
+TABLES: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("ssd", "mscnn", "fpn_detector"): ("ap", "ap_small", "ap_medium", "ap_large", "recall_small"),
+    ("phrase_concat", "film", "gmu", "phrase_product"): ("iou", "found", "colour", "texture", "size", "extreme"),
+    ("show_attend_tell",): ("described", "colours", "kinds", "right"),
+    ("ram", "dram"): ("learned_2", "learned_4", "learned_6", "random_2", "random_4", "random_6"),
+}
+"""What README shows of which systems, by the names on their cards."""
+_MARKS = "<!-- systems:begin -->", "<!-- systems:end -->"
+
+
+def readme_tables(cards: Mapping[str, SystemCard]) -> str:
+    """Return README's tables of what systems were measured to reach, in percent, as Markdown.
+
+    Args:
+        cards: by system; one without a card has no row.
+    """
+    parts = []
+    for keys, names in TABLES.items():
+        rows = [(key, cards[key]) for key in keys if key in cards]
+        if not rows:
+            continue
+        heads = [text(f"measured.readme.{name}") for name in names]
+        lines = [
+            "| | " + " | ".join((*heads, text("measured.readme.parameters"))) + " |",
+            "|---" * (len(names) + 2) + "|",
+        ]
+        for key, card in rows:
+            shown = [found.text() if (found := figure(card, name)) else "–" for name in names]
+            size = f"{card.parameters / 1000:.0f} k"
+            lines.append(f"| {method_text(key, 'short')} | " + " | ".join((*shown, size)) + " |")
+        tested, seeds = rows[0][1].made["test_scenes"], sorted({card.seeds for _, card in rows})
+        how = "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+        said = text(f"measured.readme.about_{keys[0]}", scenes=f"{tested:,}", seeds=how)
+        parts.append("\n".join((*lines, "", said)))
+    return "\n\n".join(parts)
+
+
+def in_readme(readme: str, tables: str) -> str:
+    """Return README with these tables between its marks."""
+    begin, end = (readme.index(mark) for mark in _MARKS)
+    return f"{readme[: begin + len(_MARKS[0])]}\n{tables}\n{readme[end:]}"
+
+
+def main() -> None:
+    """Write the tables into README: `python -m fusionviz.measured`."""
+    path = Path(__file__).resolve().parents[1] / "README.md"
+    path.write_text(in_readme(path.read_text("utf-8"), readme_tables(shipped())), "utf-8")
+
+
+def shipped() -> dict[str, SystemCard]:
+    """Return the cards of all systems that ship, with their knobs as the paper has them."""
+    from fusionviz import pack, systems  # torch loads here, not with this module
+
+    known = {key: pack.system("scene_resnet", key, systems.spec(key).parse({})) for key in systems.names()}
+    return {key: card for key, card in known.items() if card is not None}
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ import _readme
 import pytest
 from _readme import promised
 
-from fusionviz import fusion, systems
+from fusionviz import fusion, measured, systems
 
 
 def test_every_method_that_is_promised_is_there() -> None:
@@ -20,3 +20,9 @@ def test_every_method_is_promised() -> None:
 
 def test_every_system_is_told_of() -> None:
     assert _readme.systems() == set(systems.names())
+
+
+def test_the_figures_of_systems_are_those_of_their_cards() -> None:
+    """After a training: python -m fusionviz.measured writes them."""
+    readme = _readme.README.read_text("utf-8")
+    assert measured.in_readme(readme, measured.readme_tables(measured.shipped())) == readme
