@@ -215,17 +215,19 @@ def system(
     """
     path = weights.cached(str(params["net"])) if published else None
     trained = (card.file, card.sha256) if card else (str(path), path.stat().st_mtime_ns) if path else ()
-    name = ("system", key, levels, seed, str(device), tuple(sorted(params.items())), trained)
+    wild = systems.spec(key).family == "wild"
+    shape = {"net": params["net"]} if wild else params  # its other knobs turn the same network, which is large
+    name = ("system", key, levels, seed, str(device), tuple(sorted(shape.items())), trained)
 
     def make() -> System:
-        module = systems.build(key, levels, seed=seed, **params)
+        module = systems.build(key, levels, seed=seed, **shape)
         if card is not None:
             pack.fill_system(module, card)
         module.notices = module.recall() if path else ()
         return module.to(device)
 
     opened = METHODS.get(name, make)
-    return opened, opened.notices
+    return opened.turned(**params) if wild else opened, opened.notices
 
 
 def heads(card: pack.HeadCard, levels: tuple[LevelInfo, ...], *, device: torch.device | str = "cpu") -> dict[str, Head]:

@@ -243,13 +243,16 @@ class Builder:
         step = max(1.0, max(sides) / _REGION_CELLS)
         size = tuple(math.ceil(side / step) for side in sides)
         placed = reduce.in_place(reduce.array(out.tensor.mean(1)), reduce.array(out.boxes), size, step)
-        names = [self.say(f"scenes.classes.{key}") for key in out.labels] or [str(i + 1) for i in range(len(placed))]
+        names = [self.class_name(key) for key in out.labels] or [str(i + 1) for i in range(len(placed))]
         maps = tuple(Map(values, name) for values, name in zip(placed, names, strict=True))
         note = self.say("view.regions_note", cells=" × ".join(map(str, out.tensor.shape[-2:])))
         place = {"stride": (step, step), "offset": (step / 2, step / 2)}
         return PanelView(
             out.name, self.say("view.regions"), out.shape_text, scale="signed", maps=maps, note=note, **place
         )
+
+    def class_name(self, key: str) -> str:
+        return self.say(f"scenes.classes.{key}")
 
     def weight(self) -> Panel | None:
         study = self.study
@@ -566,7 +569,8 @@ class Builder:
         """The row of one query, that of the pinned place, over the picture: each head's, then their mean."""
         height, width = self.study.seen.shown.shape[:2]
         x, y = self.view.pin or (width // 2, height // 2)
-        at = next((i for i, block in enumerate(a.queries) if block.count > 1), 0)  # a class token lies nowhere
+        there = [i for i, block in enumerate(a.queries) if block.count > 1]  # a class token lies nowhere
+        at = next((i for i in there if covers(a.queries[i], x, y)), there[0])
         asking, before = a.queries[at], sum(block.count for block in a.queries[:at])
         row, column = _cell(asking, x, y)
         rows = a.tensor[0, :, before + row * asking.size[1] + column].detach().float().cpu()  # [head k]
@@ -662,6 +666,12 @@ def _prefix(a: AttentionMap) -> str:
 def _named(letter: str, level: FeatureMap) -> str:
     """Return "C8" for the level "s8", "T3" for a node at the level "d3"."""
     return letter + level.name[1:]
+
+
+def covers(block: Tokens, x: int, y: int) -> bool:
+    """Say whether a pixel lies in a block of tokens."""
+    found = zip((y, x), block.offset, block.stride, block.size, strict=True)
+    return all(o - s / 2 <= p + 0.5 < o + s * (n - 0.5) for p, o, s, n in found)
 
 
 def _cell(block: Tokens, x: int, y: int) -> tuple[int, int]:

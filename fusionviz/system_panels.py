@@ -15,8 +15,18 @@ import torch
 from fusionviz import fusion, layouts, reduce, scales
 from fusionviz.axes import shape_text
 from fusionviz.board import Badge, Bar, Board, Map, Mark, Panel, PanelView
-from fusionviz.panels import Builder, shown_channels
-from fusionviz.records import ANALYTIC, AttentionMap, ClassMap, Detections, FeatureMap, GlimpsePath, Logits, Words
+from fusionviz.panels import Builder, covers, shown_channels
+from fusionviz.records import (
+    ANALYTIC,
+    AttentionMap,
+    ClassMap,
+    Detections,
+    FeatureMap,
+    GlimpsePath,
+    Logits,
+    RegionMaps,
+    Words,
+)
 from fusionviz.scenes import phrase_text
 from fusionviz.selection import View
 from fusionviz.study import StudyResult, takes_levels
@@ -58,6 +68,9 @@ class _System(Builder):
         self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
         fused = study.result.outputs.get("fused")
         self.channels = shown_channels(fused, view) if isinstance(fused, FeatureMap) else ()
+
+    def class_name(self, key: str) -> str:
+        return class_name(key, self.language)
 
     def board(self) -> Board:
         panels = [self.picture(), *self.given(), self.weight(), self.out()]
@@ -197,6 +210,9 @@ class _Found(_System):
         parts = " · ".join(f"{name}: {n}" for name, n in count.items())
         note = self.say("view.detections_note", count=len(found), levels=parts)
         views = [self.over_seen("boxes", self.say("view.detections"), marks, note), *self.fused_views()]
+        masks = self.study.result.outputs.get("masks")
+        if isinstance(masks, RegionMaps) and len(masks.boxes):
+            views.append(replace(self.regions(masks), key="masks", label=self.say("view.masks"), note=""))
         title = self.say("systems.detections")
         return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
 
@@ -219,6 +235,13 @@ _MOST_CLASSES = 5
 
 class _Segmented(_System):
     """The class of every place, in colours; the channels of the fused map are one score for each class."""
+
+    def weight(self) -> Panel | None:
+        panel, share = super().weight(), self.study.result.share_of_low()
+        if panel is None or share is None:
+            return panel
+        more = [replace(v, title=self.title(share), of="low") for v in self.attention_views(share, first=False)]
+        return replace(panel, views=(*panel.views, *more))
 
     def out(self) -> Panel:
         told = next(o for o in self.study.result.outputs.values() if isinstance(o, ClassMap))
@@ -247,12 +270,26 @@ class _Classified(_System):
     """What a block in the wild makes of a map, and what the whole network says in the end."""
 
     def weight(self) -> Panel | None:
+        if self.study.weight is not None and self.study.weight.grain == "pairs":
+            asked = self.asked()
+            badge = self.badge(self.study.provenance)
+            return Panel(
+                "weight", "weight", self.title(asked), tuple(self.attention_views(asked, first=True)), 0, badge
+            )
         panel = super().weight()
         if panel is None or self.study.weight.grain != "channel":
             return panel
         # One gate for each block: the chosen one's bars, then those of all others under their numbers.
         views = tuple(replace(v, label=_block(v.key, v.label)) for v in panel.views)
         return replace(panel, views=views)
+
+    def asked(self) -> AttentionMap:
+        """The attention in which the pinned place asks: of windows, the one that it lies in."""
+        maps = tuple(self.study.result.attention.values())
+        if self.view.pin is None:
+            return maps[0]
+        inside = (a for a in maps if any(b.count > 1 and covers(b, *self.view.pin) for b in a.queries))
+        return next(inside, maps[0])
 
     def token_views(self, a: AttentionMap, prefix: str, name: str) -> list[PanelView]:
         """The row of the place that is asked, and that of a class token, if there is one."""

@@ -242,3 +242,23 @@ def test_a_place_has_the_colour_of_its_class() -> None:
     colours = scales.class_colours(len(told.classes))
     assert len({tuple(c) for c in colours.tolist()}) == len(told.classes)
     assert (picture == colours[told.tensor.numpy()]).all()
+
+
+def test_a_swin_window_is_asked_where_the_pin_lies() -> None:
+    found = fv.explore("sample:coffee", method="wild_attention", net="swin_t", depth=0.0)
+    height, width = found.seen.shown.shape[:2]
+    for pin in ((3, 3), (width - 3, 3), (3, height - 3), (width // 2, height // 2)):
+        board = panels.build(found, View(pin=pin))
+        shown = board["weight"].shown
+        y0, x0 = shown.offset[0] - shown.stride[0] / 2, shown.offset[1] - shown.stride[1] / 2
+        rows, columns = shown.maps[0].values.shape
+        assert x0 <= pin[0] < x0 + columns * shown.stride[1]
+        assert y0 <= pin[1] < y0 + rows * shown.stride[0]
+        assert len(board["weight"].views) <= 4
+
+
+def test_turning_a_knob_does_not_build_a_network_anew() -> None:
+    one = study.prepare(Selection(method="wild_gates", params=(("net", "mobilenet_v3_small"),)))
+    other = study.prepare(Selection(method="wild_gates", params=(("net", "mobilenet_v3_small"), ("depth", 0.5))))
+    assert one.method.network is other.method.network
+    assert one.method.params["depth"] != other.method.params["depth"]
