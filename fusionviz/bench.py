@@ -14,6 +14,7 @@ import torch
 from fusionviz import device, pictures, study
 from fusionviz.errors import ParameterError
 from fusionviz.selection import Selection
+from fusionviz.systems import System
 from fusionviz.trace import NullTrace
 
 WARM_UP = 3
@@ -41,14 +42,18 @@ def run(backbone: str = "resnet50", method: str = "aff", *, rounds: int = 15, on
     prepared = study.prepare(selection, on=on)
     fit_ms = study.run(prepared).timings["fit"] if prepared.fits else None
     prepared = replace(prepared, fits=False)  # a fit is work of its own, not what running the networks costs
-    levels = prepared.backbone.levels
-    chosen = study.level_names(prepared.selection, levels)
+    whole = isinstance(prepared.method, System)
+    levels = () if whole else prepared.backbone.levels
+    chosen = () if whole else study.level_names(prepared.selection, levels)
     taken = [i for i, level in enumerate(levels) if level.name in chosen]
 
     @torch.inference_mode()
     def bare() -> None:
-        tensors, _ = prepared.backbone.module.forward(prepared.tensor)
-        prepared.method(*(tensors[i] for i in taken), trace=NullTrace())
+        if whole:
+            prepared.method(prepared.tensor, study.levels_for(prepared), context=prepared.context, trace=NullTrace())
+        else:
+            tensors, _ = prepared.backbone.module.forward(prepared.tensor)
+            prepared.method(*(tensors[i] for i in taken), trace=NullTrace())
         if prepared.device.type == "cuda":
             torch.cuda.synchronize(prepared.device)
         elif prepared.device.type == "mps":

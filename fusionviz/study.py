@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -594,13 +595,16 @@ def _forward(p: Prepared) -> StudyResult:
     ).at(at)
 
 
+def levels_for(p: Prepared) -> FeaturePyramid:
+    """Return what a system stands on: the backbone's levels, none where it looks at the picture itself."""
+    return FeaturePyramid((), p.selection.method, ANALYTIC) if p.backbone is None else p.backbone(p.tensor)[0]
+
+
 def _forward_system(p: Prepared) -> StudyResult:
     clock = device.Clock(p.device)
     device.reset_peak(p.device)
-    pyramid = FeaturePyramid((), p.selection.method, ANALYTIC)
-    if p.backbone is not None:
-        with clock.part("backbone"):
-            pyramid, _ = p.backbone(p.tensor)
+    with clock.part("backbone") if p.backbone is not None else nullcontext():
+        pyramid = levels_for(p)
     with clock.part("system"):
         result = p.method(p.tensor, pyramid, context=p.context)
     return StudyResult(
@@ -733,8 +737,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> dict[str, float]:
 
 
 def _profile_system(p: Prepared, repeats: int) -> dict[str, float]:
-    pyramid = p.backbone(p.tensor)[0] if p.backbone else FeaturePyramid((), p.selection.method, ANALYTIC)
-    best: dict[str, float] = {}
+    pyramid, best = levels_for(p), {}
     for i in range(repeats + 1):
         timed = trace.TimedTrace()
         p.method(p.tensor, pyramid, context=p.context, trace=timed)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 import fusionviz as fv
-from fusionviz import api, panels, scales, scenes, state, study, system_panels, systems, texts
+from fusionviz import api, bench, panels, scales, scenes, state, study, system_panels, systems, texts
 from fusionviz.cli import main
 from fusionviz.errors import LevelError, ParameterError
 from fusionviz.figures import slide
@@ -168,6 +168,17 @@ def test_on_another_network_a_system_is_random_and_says_so() -> None:
     found = study.run(Selection(method="ssd", backbone="scene_mobilenet"))
     assert found.result.provenance.kind == "random"
     assert found.card is None
+
+
+def test_a_system_is_no_block_between_maps() -> None:
+    with pytest.raises(ParameterError, match="whole system"):
+        fv.build("ssd", (16, 32, 64, 96))
+
+
+@pytest.mark.parametrize("key", ["ssd", "ram"])
+def test_the_bench_takes_a_system(key: str) -> None:
+    found = bench.run("scene_resnet", key, rounds=1)
+    assert found["study_over_bare"] > 0
 
 
 # --- command line ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ name; one that fails to import stops the program with its file's name.
 import importlib
 import pkgutil
 
+from fusionviz.errors import ParameterError
 from fusionviz.fusion._base import Context, FusionModule
 from fusionviz.registry import FAMILIES, METHODS, FusionSpec
 from fusionviz.seeds import seeded
@@ -49,8 +50,13 @@ def build(
         align: "none" | "size" | "size+channels"; None takes the method's own.
         seed: of its random weights.
         params: its knobs; the rest have the paper's values.
+
+    Raises:
+        ParameterError: for a whole system, which takes levels with names.
     """
     cls = METHODS[key]
+    if cls.spec.is_system:
+        raise ParameterError("fusion.system", method=key)
     known = cls.spec.parse(params)
     with seeded(seed):
         module = cls(tuple(channels), strides, align=align, seed=seed, **known)

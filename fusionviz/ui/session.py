@@ -106,6 +106,8 @@ def change(**changes: object) -> None:
     if new.backbone != old.backbone:
         new = new.with_(size=None)
         new = new.with_(weights="auto") if new.weights.startswith("file:") else new
+    if new.picture != old.picture and new.phrase in study.phrases(old.picture):
+        new = new.with_(phrase=None)  # it was said of a thing that is not there any more
     if (new.backbone, new.site, new.method) != (old.backbone, old.site, old.method):
         new = _placed(new)
     if new.method != old.method:
