@@ -27,7 +27,7 @@ def show(selection: Selection) -> None:
             **session.mirror("phrase", said, lambda v: session.change(phrase=str(v).strip() or None)),
         )
         if known:
-            titles = {phrase: phrase_text(phrase, words.language()) for phrase in dict.fromkeys((*known, said))}
+            titles = {phrase: phrase_text(phrase, words.language()) for phrase in known}
             offered = list(dict.fromkeys(known))
             st.selectbox(
                 say("systems.phrases"),
