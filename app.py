@@ -22,5 +22,7 @@ page = st.navigation(
     position="top",
 )
 session.start(page.url_path)
+if not page.url_path and session.is_system():  # a link to a whole system, opened on the first page
+    st.switch_page(f"{PAGES}/systems_page.py")
 frame.around(page, version=fusionviz.__version__)
 session.finish()

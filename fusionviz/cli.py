@@ -356,10 +356,11 @@ def _images() -> list[dict]:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from fusionviz import backbones, pack, weights
+    from fusionviz import backbones, pack, systems, weights
 
     for name in options.names:
-        backbones.info(name)  # an unknown name is answered before anything is downloaded
+        if name not in systems.networks():
+            backbones.info(name)  # an unknown name is answered before anything is downloaded
     for name in options.names:
         if pack.backbone_card(name) is not None:
             print(texts.text("cli.fetch_bundled", name=name))

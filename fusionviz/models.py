@@ -203,24 +203,29 @@ def system(
     seed: int = 0,
     device: torch.device | str = "cpu",
     card: pack.SystemCard | None = None,
+    published: bool = False,
     **params: object,
-) -> System:
-    """Return an opened system.
+) -> tuple[System, tuple[FusionvizError, ...]]:
+    """Return an opened system and what had to be said about its weights.
 
     Args:
         levels: of the backbone it stands on; () where it takes none.
         card: of the training whose numbers it gets; None leaves them random.
+        published: whether somebody else's network gets its published weights, if they are on this machine.
     """
-    trained = (card.file, card.sha256) if card else ()
+    path = weights.cached(str(params["net"])) if published else None
+    trained = (card.file, card.sha256) if card else (str(path), path.stat().st_mtime_ns) if path else ()
     name = ("system", key, levels, seed, str(device), tuple(sorted(params.items())), trained)
 
     def make() -> System:
         module = systems.build(key, levels, seed=seed, **params)
         if card is not None:
             pack.fill_system(module, card)
+        module.notices = module.recall() if path else ()
         return module.to(device)
 
-    return METHODS.get(name, make)
+    opened = METHODS.get(name, make)
+    return opened, opened.notices
 
 
 def heads(card: pack.HeadCard, levels: tuple[LevelInfo, ...], *, device: torch.device | str = "cpu") -> dict[str, Head]:

@@ -133,20 +133,24 @@ def map_title(selection: Selection, name: str, language: str) -> str:
     return " · ".join(filter(None, (name, how)))
 
 
+def shown_channels(fused: FeatureMap, view: View) -> tuple[int, ...]:
+    """Return the channels of the fused map that are shown: those chosen by hand, or the strongest."""
+    count = min(view.grid, fused.channels)
+    chosen = tuple(c for c in dict.fromkeys(view.channels) if c < fused.channels)
+    shown = chosen or reduce.strongest(fused.tensor, count)
+    pinned = view.pin_channel
+    if pinned is not None and pinned < fused.channels and pinned not in shown:
+        return (*shown[:-1], pinned)  # a pinned channel that would not be shown takes the place of the weakest
+    return shown
+
+
 class Builder:
     """Makes the board of a method, panel by panel."""
 
     def __init__(self, study: StudyResult, view: View, language: str) -> None:
         self.study, self.view, self.language = study, view, language
         self.spec = fusion.spec(study.selection.method)
-        fused = study.result.fused
-        count = min(view.grid, fused.channels)
-        chosen = tuple(c for c in dict.fromkeys(view.channels) if c < fused.channels)
-        self.channels = chosen or reduce.strongest(fused.tensor, count)
-        pinned = view.pin_channel
-        if pinned is not None and pinned < fused.channels and pinned not in self.channels:
-            # A pinned channel that would not be shown takes the place of the weakest.
-            self.channels = (*self.channels[:-1], pinned)
+        self.channels = shown_channels(study.result.fused, view)
         self.aligned = view.aligned if view.aligned is not None else aligned_by_default(study)
         chosen = study.selection
         names = level_names(chosen, study.pyramid) if self.spec.takes == "pyramid" else (chosen.low, chosen.high)
@@ -562,19 +566,33 @@ class Builder:
         """The row of one query, that of the pinned place, over the picture: each head's, then their mean."""
         height, width = self.study.seen.shown.shape[:2]
         x, y = self.view.pin or (width // 2, height // 2)
-        asking = a.queries[0]
+        at = next((i for i, block in enumerate(a.queries) if block.count > 1), 0)  # a class token lies nowhere
+        asking, before = a.queries[at], sum(block.count for block in a.queries[:at])
         row, column = _cell(asking, x, y)
-        rows = a.tensor[0, :, row * asking.size[1] + column].detach().float().cpu()  # [head k]
+        rows = a.tensor[0, :, before + row * asking.size[1] + column].detach().float().cpu()  # [head k]
         asks = tuple(asking.offset[i] + asking.stride[i] * cell for i, cell in ((1, column), (0, row)))
-        blocks, start = [], 0
-        for block in a.keys:
-            blocks.append((block, rows[:, start : start + block.count].unflatten(1, block.size)))
-            start += block.count
-        several = len(blocks) > 1
         note = self.say(
             "view.rows_note" if self.view.pin else "view.rows_middle", x=x, y=y,
             of=self.say(f"attention.of.{asking.level}"), cell=f"({column}, {row})",
         )  # fmt: skip
+        return self.row_views(a, rows, prefix, name, note, asks)
+
+    def row_views(
+        self,
+        a: AttentionMap,
+        rows: Tensor,
+        prefix: str,
+        name: str,
+        note: str,
+        asks: tuple[float, float] | None,
+    ) -> list[PanelView]:
+        """One row of attention [head k] over the blocks of tokens that are asked: each head's, then their mean."""
+        blocks, start = [], 0
+        for block in a.keys:
+            if block.count > 1:
+                blocks.append((block, rows[:, start : start + block.count].unflatten(1, block.size)))
+            start += block.count
+        several = len(a.keys) > 1
         views = {"rows": [], "mean": []}
         for i, (block, heads) in enumerate(blocks):
             parts = heads.sum((1, 2)).tolist()  # of the whole that a row shares out

@@ -457,7 +457,27 @@ class Logits:
         expect(self.values, "n", of=f"logits '{self.name}'", n=len(self.classes))
 
 
-Output = FeatureMap | RegionMaps | Detections | GlimpsePath | Words | Logits
+@dataclass(frozen=True)
+class ClassMap:
+    """Which class every place of a picture was given.
+
+    Attributes:
+        tensor: positions in `classes`, [h w].
+        classes: their keys or names, the background first.
+        stride, offset: the place of its cells, as in FeatureMap.
+    """
+
+    name: str
+    tensor: Tensor
+    classes: tuple[str, ...]
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        expect(self.tensor, "h w", of=f"classes '{self.name}'")
+
+
+Output = FeatureMap | RegionMaps | Detections | GlimpsePath | Words | Logits | ClassMap
 
 
 # --- results -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ numpy only. Every colour map has 256 entries and is kept as bytes, so the browse
 """
 
 import base64
+import colorsys
 import math
 
 import numpy as np
@@ -35,6 +36,16 @@ CLASS_COLOURS = (
 """Colours of the scenes' classes, the background first: away from the blue and orange that mean low and high."""
 
 
+def class_colours(count: int) -> np.ndarray:
+    """Return a colour for each of any number of classes, the background first, uint8 [count 3].
+
+    The first are the scenes' own; further ones go round the circle of hues in steps that never come back.
+    """
+    known, turns = np.array(CLASS_COLOURS, np.uint8), range(len(CLASS_COLOURS), count)
+    more = [colorsys.hsv_to_rgb((0.11 + 0.382 * i) % 1, 0.55 + 0.3 * (i % 2), 0.85 - 0.2 * (i % 3)) for i in turns]
+    return np.concatenate((known, (np.array(more).reshape(-1, 3) * 255).astype(np.uint8)))[:count]
+
+
 def branch_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:
     """Return a colour per branch or level, fine to coarse: the finest is low's, the coarsest high's."""
     theme = "dark" if dark else "light"
@@ -42,6 +53,22 @@ def branch_colours(count: int, *, dark: bool = False) -> tuple[str, ...]:
     if count < 2:
         return (ends["low"],) * count
     return (ends["low"], *(between[i % len(between)] for i in range(count - 2)), ends["high"])
+
+
+PIN_COLOUR = "#FFFFFF"
+"""What belongs to no level, on a map: like the pin, white with a dark edge."""
+
+
+def mark_colour(level: tuple[int, int] | None, *, dark: bool = False) -> str:
+    """Return the colour of a mark of a level, given as (position, how many), or of none."""
+    return branch_colours(level[1], dark=dark)[level[0]] if level else PIN_COLOUR
+
+
+def ink_on(colour: str) -> str:
+    """Return white or near-black, whichever stands out more from a colour (contrast as WCAG 2 has it)."""
+    rgb = _rgb(colour)
+    luminance = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return "#FFFFFF" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.056 else "#111111"
 
 
 # --- colour maps ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from fusionviz.pictures import Fitted, Picture
 from fusionviz.records import (
     ANALYTIC,
     AttentionMap,
+    ClassMap,
     Detections,
     FeatureMap,
     FeaturePyramid,
@@ -149,8 +150,9 @@ class Prepared:
     @property
     def context(self) -> Context:
         """What the method may look at besides the levels."""
-        phrase = self.selection.phrase
-        return Context(picture=self.tensor, phrase=phrase, boxes=self.boxes, labels=self.labels)
+        phrase, wants = self.selection.phrase, preprocessing(self.selection)
+        known = {"boxes": self.boxes, "labels": self.labels, "preprocessing": wants}
+        return Context(picture=self.tensor, phrase=phrase, **known)
 
 
 @dataclass(frozen=True)
@@ -504,11 +506,19 @@ def _prepare_system(
         infos = backbones.info(selection.backbone).levels
         opened, notices = models.backbone(selection.backbone, selection.weights, seed=selection.seed, device=where)
     card = trained(selection)
-    module = models.system(key, infos, seed=selection.seed, device=where, card=card, **selection.knobs)
+    how = {"card": card, "published": published(selection) is not None}
+    module, more = models.system(key, infos, seed=selection.seed, device=where, **how, **selection.knobs)
+    notices = (*notices, *more)
     return Prepared(
         selection, picture, seen, tensor, opened, module, where,
         notices=notices, open_ms=open_ms, card=card, boxes=boxes, labels=labels,
     )  # fmt: skip
+
+
+def published(selection: Selection) -> str | None:
+    """Return the name of the network whose published weights a system asks for: torchvision's own, shown as it is."""
+    wild = fusion.spec(selection.method).family == "wild"
+    return str(selection.knobs["net"]) if wild and selection.weights == "auto" else None
 
 
 def trained(selection: Selection) -> pack.SystemCard | None:
@@ -607,7 +617,11 @@ def _forward_system(p: Prepared) -> StudyResult:
         card=p.card,
         truth=None if p.boxes is None else (p.boxes, p.labels),
         learned=sum(v.numel() for v in p.method.parameters()),
-        again=lambda under: p.method(p.tensor, pyramid, context=p.context, trace=under),
+        # A network in the wild is too large to run twice for the sake of a count.
+        again=lambda under: (
+            fusion.spec(p.selection.method).family == "wild"
+            or p.method(p.tensor, pyramid, context=p.context, trace=under)
+        ),
     )
 
 
@@ -821,6 +835,10 @@ def _output(out: Output) -> dict:
             "probabilities": out.probabilities.tolist(),
             "places": places,
         }
+    if isinstance(out, ClassMap):
+        shares = out.tensor.flatten().bincount(minlength=len(out.classes)).float() / out.tensor.numel()
+        there = {name: share for name, share in zip(out.classes, shares.tolist(), strict=True) if share}
+        return {"shape": list(out.tensor.shape), "classes": there}
     if isinstance(out, Logits):
         return {"shape": list(out.values.shape), "logits": dict(zip(out.classes, out.values.tolist(), strict=True))}
     plain = {"shape": list(out.tensor.shape), "dtype": str(out.tensor.dtype).removeprefix("torch.")}

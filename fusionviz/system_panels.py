@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fusionviz import fusion, reduce
+from fusionviz import fusion, layouts, reduce, scales
 from fusionviz.axes import shape_text
-from fusionviz.board import Bar, Board, Map, Mark, Panel, PanelView
-from fusionviz.panels import Builder
-from fusionviz.records import ANALYTIC, AttentionMap, Detections, FeatureMap, GlimpsePath, Logits, Words
+from fusionviz.board import Badge, Bar, Board, Map, Mark, Panel, PanelView
+from fusionviz.panels import Builder, shown_channels
+from fusionviz.records import ANALYTIC, AttentionMap, ClassMap, Detections, FeatureMap, GlimpsePath, Logits, Words
 from fusionviz.scenes import phrase_text
 from fusionviz.selection import View
-from fusionviz.study import StudyResult
+from fusionviz.study import StudyResult, takes_levels
 from fusionviz.texts import method_text, text
 
 _MOST_KINDS = 5
@@ -29,8 +29,9 @@ _DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 def build(study: StudyResult, view: View, language: str = "en") -> Board:
     """Return what the board shows of a study of a system."""
     outputs = study.result.outputs.values()
-    kinds = {Detections: _Found, GlimpsePath: _Looked, Words: _Told}
-    builder = next((kinds[type(out)] for out in outputs if type(out) in kinds), _Asked)
+    kinds = {Detections: _Found, GlimpsePath: _Looked, Words: _Told, ClassMap: _Segmented}
+    plain = _Asked if fusion.spec(study.selection.method).takes == "image+text" else _Classified
+    builder = next((kinds[type(out)] for out in outputs if type(out) in kinds), plain)
     return builder(study, view, language).board().with_views(view.views)
 
 
@@ -54,11 +55,9 @@ class _System(Builder):
         self.study, self.view, self.language = study, view, language
         self.spec = fusion.spec(study.selection.method)
         self.aligned = bool(view.aligned)
-        self.levels = tuple(study.pyramid)
+        self.levels = tuple(study.pyramid[name] for name in takes_levels(study.selection))
         fused = study.result.outputs.get("fused")
-        self.channels = ()
-        if isinstance(fused, FeatureMap):
-            super().__init__(study, view, language)
+        self.channels = shown_channels(fused, view) if isinstance(fused, FeatureMap) else ()
 
     def board(self) -> Board:
         panels = [self.picture(), *self.given(), self.weight(), self.out()]
@@ -71,16 +70,52 @@ class _System(Builder):
         return Board(size, shown, self.channels, None, caption, study.picture.credit)
 
     def given(self) -> list[Panel]:
-        """The finest and the coarsest level that it takes."""
-        return [self.level_of_backbone(role) for role in ("low", "high")] if len(self.study.pyramid) else []
+        """The levels that it takes, in one panel: all at once, then the channels of each."""
+        if not self.levels:
+            return self.own_levels()
+        names = [f"C{i}".translate(_DIGITS) for i in range(1, len(self.levels) + 1)]
+        views = [self.staircase("levels", self.say("view.levels"), [list(zip(names, self.levels, strict=True))])]
+        for name, level in zip(names, self.levels, strict=True):
+            channels = reduce.strongest(level.tensor, min(self.view.grid, level.channels))
+            found = self.views_of(level, level.name, channels)
+            views += [replace(v, label=name if v is found[-1] else f"{name} · {v.label}") for v in found]
+        return [Panel("low", "low", self.say("systems.levels_given"), tuple(views), 0, self.backbone_badge())]
 
-    def level_of_backbone(self, role: str) -> Panel:
-        names = self.study.pyramid.names
-        own = self.study.low if role == "low" else self.study.high
-        letter = f"C{names.index(own.name) - names.index(self.study.selection.low) + 1}".translate(_DIGITS)
-        views = self.views_of(own, "own", reduce.strongest(own.tensor, min(self.view.grid, own.channels)))
-        title = self.say("panel.level", role=self.say(f"roles.{role}"), letter=letter)
-        return Panel(role, role, title, tuple(views), 0, self.badge(self.study.pyramid.provenance))
+    def own_levels(self) -> list[Panel]:
+        """The maps that meet in a network in the wild: its low and its high one, or the one that a block is given."""
+        badge, panels = self.badge(self.study.provenance), []
+        for role, names in (("low", ("low", "before")), ("high", ("high",))):
+            name = next((n for n in names if n in self.study.result.outputs), None)
+            if name is not None:
+                views = self.output_views(name)
+                title = self.say(f"systems.given_{name}")
+                panels.append(Panel(role, role, title, tuple(views), 0, badge))
+        return panels
+
+    def output_views(self, name: str) -> list[PanelView]:
+        out = self.study.result.outputs[name]
+        return self.views_of(out, "own", reduce.strongest(out.tensor, min(self.view.grid, out.channels)))
+
+    def backbone_badge(self) -> Badge:
+        return self.badge(self.study.pyramid.provenance)
+
+    def staircase(self, key: str, label: str, rows: list[list[tuple[str, FeatureMap]]], note: str = "") -> PanelView:
+        """Maps of several levels side by side, each as large as its cells are many: one row below the other."""
+        boxes = layouts.staircase([[max(m.size) for _, m in row] for row in rows])
+        maps, labels = [], []
+        for number, (row, found) in enumerate(zip(rows, boxes, strict=True)):
+            drawn = [
+                Map(reduce.rms(m.tensor), name, None, (i, len(row)), m.stride, m.offset, box, number)
+                for i, ((name, m), box) in enumerate(zip(row, found, strict=True))
+            ]
+            sizes = [self.say("panel.shape", shape=m.shape_text, stride=f"{m.stride[0]:g}") for _, m in row]
+            maps += drawn
+            labels += layouts.legend(drawn, sizes)
+        shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
+        return PanelView(
+            key, label, shape, scale="amount", maps=tuple(maps), labels=tuple(labels),
+            note=note or self.say("view.levels_note"),
+        )  # fmt: skip
 
     def weight(self) -> Panel | None:
         weight = self.study.weight
@@ -145,6 +180,16 @@ class _Found(_System):
         badge = self.badge(self.study.provenance)
         return Panel("weight", "weight", self.say("systems.objectness"), (view,), 0, badge)
 
+    def own_levels(self) -> list[Panel]:
+        """The levels on which a network in the wild predicts, above the two ends of its body."""
+        there = [(n.upper(), o) for n in self.found.levels if (o := self.study.result.outputs.get(n)) is not None]
+        views = [self.staircase("levels", self.say("view.levels"), [there], self.say("view.predicts_note"))]
+        for name in ("low", "high"):
+            if name in self.study.result.outputs:
+                views.append(replace(self.output_views(name)[-1], key=name, label=self.say(f"systems.given_{name}")))
+        badge = self.badge(self.study.provenance)
+        return [Panel("low", "low", self.say("systems.levels_predicting"), tuple(views), 0, badge)]
+
     def out(self) -> Panel:
         found = self.found
         marks = list(detection_marks(found, self.language))
@@ -161,11 +206,80 @@ def _box(values: Iterable[float]) -> tuple[float, float, float, float]:
 
 
 def detection_marks(found: Detections, language: str = "en") -> Iterable[Mark]:
-    """Yield a mark for each detection, in the colour of its level; the surest last, so that it lies on top."""
+    """Yield a mark for each detection, in the colour of its level; the surest first, as the first lies on top."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.level.tolist(), strict=True)
-    for box, score, label, level in reversed(list(rows)):
+    for box, score, label, level in rows:
         name = class_name(found.classes[label], language)
         yield Mark(_box(box), f"{name} {score:.2f}", (level, len(found.levels)))
+
+
+# --- classes ---------------------------------------------------------------------------------------
+_MOST_CLASSES = 5
+
+
+class _Segmented(_System):
+    """The class of every place, in colours; the channels of the fused map are one score for each class."""
+
+    def out(self) -> Panel:
+        told = next(o for o in self.study.result.outputs.values() if isinstance(o, ClassMap))
+        said = told.tensor.cpu().numpy()
+        counts = np.bincount(said.flatten(), minlength=len(told.classes))
+        order = [i for i in counts.argsort(kind="stable")[::-1].tolist() if counts[i]]
+        colours = scales.class_colours(len(told.classes))
+        names = ", ".join(
+            f"{class_name(told.classes[i], self.language)} {counts[i] / said.size:.0%}" for i in order[:_MOST_CLASSES]
+        )
+        view = PanelView(
+            "classes", self.say("view.classes"), shape_text(said.shape), scale="rgb", maps=(Map(colours[said]),),
+            stride=told.stride, offset=told.offset, note=self.say("view.classes_note", classes=names),
+        )  # fmt: skip
+        branches = [n for n in self.study.result.outputs if n.startswith("branch_")]
+        more = []
+        for n in branches:
+            label = self.say("view.branch", n=n.rpartition("_")[2])
+            more += [replace(v, key=n.replace("_", "-"), label=label) for v in self.output_views(n)[-1:]]
+        title = self.say("systems.classes")
+        views = (view, *self.fused_views(), *more)
+        return Panel("fused", "fused", title, views, 0, self.badge(self.study.provenance))
+
+
+class _Classified(_System):
+    """What a block in the wild makes of a map, and what the whole network says in the end."""
+
+    def weight(self) -> Panel | None:
+        panel = super().weight()
+        if panel is None or self.study.weight.grain != "channel":
+            return panel
+        # One gate for each block: the chosen one's bars, then those of all others under their numbers.
+        views = tuple(replace(v, label=_block(v.key, v.label)) for v in panel.views)
+        return replace(panel, views=views)
+
+    def token_views(self, a: AttentionMap, prefix: str, name: str) -> list[PanelView]:
+        """The row of the place that is asked, and that of a class token, if there is one."""
+        views = super().token_views(a, prefix, name)
+        if a.queries[0].count == 1:
+            row, note = a.tensor[0, :, 0].detach().float().cpu(), self.say("view.class_token_note")
+            label = self.say("view.class_token") + " · "
+            views += self.row_views(a, row, f"{prefix}class-", label, note, None)
+        return views
+
+    def out(self) -> Panel:
+        views = self.fused_views()
+        logits = next((o for o in self.study.result.outputs.values() if isinstance(o, Logits)), None)
+        if logits is not None:
+            chances = logits.values.float().softmax(0)
+            best = torch.argsort(chances, descending=True, stable=True)[:_MOST_KINDS].tolist()
+            names = [class_name(logits.classes[i], self.language) for i in best]
+            bars = tuple(Bar(n, float(chances[i]), level=(0, 1)) for n, i in zip(names, best, strict=True))
+            shape = shape_text(tuple(logits.values.shape))
+            views.append(PanelView("answer", self.say("view.answer"), shape, "numbers", "gate", bars=bars))
+        title = self.say("panel.level", role=self.say("roles.fused"), letter="Z")
+        return Panel("fused", "fused", title, tuple(views), 0, self.badge(self.study.provenance))
+
+
+def _block(key: str, label: str) -> str:
+    number = key.removeprefix("gate-").partition("-")[0]
+    return number if number.isdigit() else label
 
 
 # --- glimpses --------------------------------------------------------------------------------------
@@ -277,7 +391,7 @@ class _Asked(_System):
     """The places that a phrase means."""
 
     def given(self) -> list[Panel]:
-        panels = [self.level_of_backbone("low")] if len(self.study.pyramid) else []
+        panels = super().given()
         met = self.study.result.aligned
         if met is not None:
             title = self.say("systems.phrase_map")
@@ -309,15 +423,6 @@ class _Asked(_System):
                     note=note,
                 )  # fmt: skip
             )
-        logits = next((o for o in self.study.result.outputs.values() if isinstance(o, Logits)), None)
-        if logits is not None:
-            chances = logits.values.float().softmax(0)
-            best = torch.argsort(chances, descending=True, stable=True)[:_MOST_KINDS].tolist()
-            bars = tuple(
-                Bar(class_name(logits.classes[i], self.language), float(chances[i]), level=(0, 1)) for i in best
-            )
-            shape = shape_text(tuple(logits.values.shape))
-            views.append(PanelView("answer", self.say("view.answer"), shape, "numbers", "gate", bars=bars))
         views += self.fused_views()
         badge = self.badge(self.study.provenance | ANALYTIC)
         return Panel("fused", "fused", self.say("systems.answer"), tuple(views), 0, badge)

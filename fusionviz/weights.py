@@ -31,8 +31,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-import torchvision
 from torch import Tensor
+from torchvision import models
 from torchvision.models import get_model_weights, list_models
 
 from fusionviz.errors import WeightsError
@@ -42,6 +42,7 @@ MIRROR = "FUSIONVIZ_WEIGHTS_URL"
 PAUSES_S = (0.5, 2.0)  # before the second and the third attempt
 TIMEOUT_S = 30.0
 
+_PUBLISHING = (models, models.detection, models.segmentation)
 _CHUNK_BYTES = 1 << 20
 _LOOK_S = 0.1  # how often a caller looks at the download's progress
 _PARTIAL = ".part"
@@ -90,7 +91,7 @@ def published(key: str) -> Published:
     try:
         entry = get_model_weights(key).DEFAULT
     except (ValueError, AttributeError):  # not a name of torchvision's, or one without weights
-        near = nearest(key, list_models(module=torchvision.models))
+        near = nearest(key, [name for module in _PUBLISHING for name in list_models(module=module)])
         raise WeightsError("weights.none", key=key, near=near) from None
     filename = urlsplit(entry.url).path.rpartition("/")[2]
     return Published(

@@ -9,6 +9,7 @@ from fusionviz.errors import LevelError, ShapeError
 from fusionviz.records import (
     ANALYTIC,
     AttentionMap,
+    ClassMap,
     FeatureMap,
     FeaturePyramid,
     FusionResult,
@@ -229,3 +230,10 @@ def test_attention_over_time_sums_to_one_over_the_places_of_each_step():
     AttentionMap("words", even, "b t h w", "softmax").check()
     with pytest.raises(ShapeError):
         AttentionMap("words", even * torch.tensor([1.0, 1.0, 0.5]).view(1, 3, 1, 1), "b t h w", "softmax").check()
+
+
+def test_a_class_map_has_one_class_for_every_place() -> None:
+    said = ClassMap("classes", torch.zeros(3, 4, dtype=torch.long), ("nothing", "cat"), (2, 2), (1, 1))
+    assert said.tensor.shape == (3, 4)
+    with pytest.raises(ShapeError):
+        ClassMap("classes", torch.zeros(1, 3, 4), ("nothing",), (2, 2), (1, 1))

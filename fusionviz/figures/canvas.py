@@ -18,6 +18,13 @@ from fusionviz.scales import ROLE_COLOURS
 WIDTH, HEIGHT = 960.0, 540.0
 """A slide of 16:9 in points."""
 
+_DASH, _PAUSE = 2.8, 2.1
+
+
+def _style(thick: float, dashed: bool) -> object:
+    """Return a line's style; matplotlib multiplies dashes with the line's thickness, here they are points."""
+    return (0.0, (_DASH / thick, _PAUSE / thick)) if dashed else "-"
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -251,13 +258,26 @@ class Canvas:
         for colour, line in (("#000000", thick * 2.2), ("#FFFFFF", thick)):
             self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=line, joinstyle="miter"))
 
-    def frame(self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2) -> None:
+    def frame(
+        self, x: float, y: float, w: float, h: float, colour: str, thick: float = 1.2, *, dashed: bool = False
+    ) -> None:
         """Draw a frame in one colour."""
-        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, joinstyle="miter"))
+        style = _style(thick, dashed)
+        self._add(Rectangle((x, y), w, h, fc="none", ec=colour, lw=thick, ls=style, joinstyle="miter", capstyle="butt"))
 
-    def disc(self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1) -> None:
+    def disc(
+        self, x: float, y: float, radius: float, fill: str, edge: str, thick: float = 1.1, *, dashed: bool = False
+    ) -> None:
         """Draw a disc with an edge."""
-        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick))
+        self._add(Circle((x, y), radius, fc=fill, ec=edge, lw=thick, ls=_style(thick, dashed), capstyle="butt"))
+
+    def line(self, points: list[tuple[float, float]], colour: str, thick: float) -> None:
+        """Draw a line through points."""
+        self._add(PathPatch(Path(points), fc="none", ec=colour, lw=thick, capstyle="butt"))
+
+    def polygon(self, points: list[tuple[float, float]], fill: str, thick: float = 0.0) -> None:
+        """Fill a polygon, `thick` points larger than its corners say."""
+        self._add(PathPatch(Path([*points, points[0]], closed=True), fc=fill, ec=fill, lw=thick, joinstyle="miter"))
 
     def ring(self, x: float, y: float, radius: float) -> None:
         """Draw a ring that shows on any colours: light on dark."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from fusionviz import scales
 from fusionviz.board import Bar, Board, Map, Panel, PanelView
 from fusionviz.errors import ExportError
-from fusionviz.figures import arithmetic, fonts
+from fusionviz.figures import arithmetic, fonts, marks
 from fusionviz.figures.canvas import DARK, HEIGHT, LIGHT, WIDTH, Canvas, Tile, cell_edges, cells, grid_side
 from fusionviz.figures.fonts import language_for
 from fusionviz.scales import number
@@ -360,9 +360,12 @@ class _Slide:
             [(b.x, b.y, b.w, b.h) for b in boxes],
             self.board.size,
         )
-        for m, box in zip(shown.maps, boxes, strict=True):
-            if several and m.label:
-                self._label(m, box)
+        for i, (m, box) in enumerate(zip(shown.maps, boxes, strict=True)):
+            room = (box.x, box.y, box.x + box.w, box.y + box.h)
+            found = marks.on_map(shown, i, room, self.board.size, dark=self.dark)
+            marks.draw_shapes(c, found)
+            named = self._label(m, box) if several and m.label else None
+            marks.draw_tags(c, found, [named] if named else [])
             self._pin(panel, m, box, active=m.channel == self.channel or (m.channel is None and m.box is None))
             if shown.asks:
                 x, y = (start + v / n * extent for start, extent, v, n in self._axes(box, shown.asks))
@@ -388,17 +391,22 @@ class _Slide:
             for i in range(len(shown.maps))
         ]
 
-    def _label(self, m: Map, box: _Box) -> None:
-        """What a map is, in its corner: a channel's number, or a level, whose colour stands before it."""
+    def _label(self, m: Map, box: _Box) -> marks.Rect | None:
+        """Say what a map is, in its corner: a channel's number, or a level, whose colour stands before it.
+
+        Returns:
+            the room that it took, or None where there was too little.
+        """
         size = min(6.6, box.h / 3.6 if m.box else box.h / 6.5)
         if size < 4.5:
-            return
+            return None
         stripe = 0.3 * size if m.level else 0.0
         wide = self.canvas.width(m.label, size) + 0.7 * size + stripe
         self.canvas.bar(box.x, box.y, wide, 1.4 * size, "#0C0E12A6")
         if m.level:
             self.canvas.bar(box.x, box.y, stripe, 1.4 * size, scales.branch_colours(m.level[1], dark=True)[m.level[0]])
         self.canvas.text(box.x + 0.35 * size + stripe, box.y + 1.06 * size, m.label, size, "#FFFFFF")
+        return box.x, box.y, box.x + wide, box.y + 1.4 * size
 
     def _labels(self, shown: PanelView, window: _Box) -> None:
         """Words that stand in a panel, all of one size."""

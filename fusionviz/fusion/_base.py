@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from fusionviz.axes import shape_text
 from fusionviz.errors import ParameterError, ShapeError
-from fusionviz.records import ANALYTIC, AttentionMap, FeatureMap, FusionResult, Provenance, RegionMaps
+from fusionviz.records import (
+    ANALYTIC,
+    AttentionMap,
+    FeatureMap,
+    FusionResult,
+    Preprocessing,
+    Provenance,
+    RegionMaps,
+)
 from fusionviz.registry import FusionSpec, Param
 from fusionviz.selection import Value
 from fusionviz.trace import NullTrace, Trace
@@ -37,6 +45,7 @@ class Context:
         labels: what is in each box, as keys of the scenes' classes; () where nobody said.
         levels: the maps as they came, with the places of their cells; the module itself fills them in.
         ends: positions of the two maps that the board shows as low and high, among those that the method is given.
+        preprocessing: how the picture was normalised; None: as the project's own backbones want it.
     """
 
     picture: Tensor | None = None
@@ -46,6 +55,7 @@ class Context:
     generator: torch.Generator | None = None
     levels: tuple[FeatureMap, ...] = ()
     ends: tuple[int, int] = (0, -1)
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True)

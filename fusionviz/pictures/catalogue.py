@@ -1,6 +1,7 @@
 """The pictures that are at hand: photographs inside scikit-image's wheel, and a folder of one's own."""
 
 import os
+import re
 import stat
 import tomllib
 from dataclasses import dataclass
@@ -68,10 +69,12 @@ SCENES = ("scene:21", "scene:7", "scene:16", "scene:36", "scene:1")
 """Scenes that stand in the gallery; every other number is a scene too."""
 
 
+_SCENE = re.compile(r"scene:[0-9]{1,9}(:[1-9])?")
+
+
 def known(key: str) -> bool:
     """Say whether a link may name this picture: one of `keys()`, or any scene."""
-    kind, _, seed = key.partition(":")
-    return key in keys() or (kind == "scene" and seed.isascii() and seed.isdigit() and len(seed) < 10)
+    return key in keys() or _SCENE.fullmatch(key) is not None
 
 
 def keys() -> tuple[str, ...]:
@@ -116,7 +119,9 @@ def title(key: str, language: str = "en") -> str:
     if kind == "sample":
         return texts.text(sample(name).title, language)
     if kind == "scene":
-        return texts.text("pictures.scene", language, seed=clean(name))
+        seed, _, count = clean(name).partition(":")
+        which = {"": "scene", "1": "scene_one"}.get(count, "scene_of")
+        return texts.text(f"pictures.{which}", language, seed=seed, count=count)
     return clean(PurePosixPath(name.replace("\\", "/")).name) if kind in ("folder", "file") else clean(name)
 
 

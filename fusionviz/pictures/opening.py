@@ -63,15 +63,16 @@ def _open_text(source: str) -> Picture:
 
 
 def open_scene(key: str, side: int = SCENE_PX) -> Picture:
-    """Open "scene:SEED" as a picture drawn at `side` pixels: a scene is drawn at any size, never resampled.
+    """Open "scene:SEED" or "scene:SEED:THINGS" drawn at `side` pixels: at any size, never resampled.
 
     Raises:
         ParameterError: if the key names no scene, or the side is out of bounds; it says which are allowed.
     """
     from fusionviz import scenes  # only who asks for a scene waits for the room that draws them
 
-    drawn = scenes.open_scene(key.partition(":")[2], side)
-    key = f"scene:{drawn.seed}"
+    name = key.partition(":")[2]
+    drawn = scenes.open_scene(name, side)
+    key = ":".join(("scene", str(drawn.seed), *name.split(":")[1:]))
     pixels = read_only(drawn.picture)
     return Picture(key, catalogue.title(key), pixels, digest_of(pixels), texts.text("pictures.scene_credit"), ())
 

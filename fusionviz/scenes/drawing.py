@@ -187,26 +187,29 @@ def nearest_instances(
 
 
 @lru_cache(64)
-def _opened(seed: int, size: int) -> Scene:
-    return scene(seed, size)
+def _opened(seed: int, size: int, objects: int | None) -> Scene:
+    return scene(seed, size, objects=objects)
 
 
 def open_scene(seed: int | str, size: int = SIZE) -> Scene:
-    """Return a scene for a page, kept in memory: what `scene:SEED` names.
+    """Return a scene for a page, kept in memory: what `scene:SEED` or `scene:SEED:THINGS` names.
 
     Args:
-        seed: a number, or its digits.
+        seed: a number, or its digits; "7:1" is scene 7 with one thing.
         size: side of the picture, px.
 
     Raises:
         ParameterError: if `seed` is no number of a scene, or the size is out of bounds.
     """
-    text = seed.strip() if isinstance(seed, str) else seed
+    text, objects = seed.strip() if isinstance(seed, str) else seed, None
+    if isinstance(text, str) and ":" in text:
+        text, _, count = text.partition(":")
+        objects = _objects(int(count) if count.isascii() and count.isdigit() else count)
     if isinstance(text, str):
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(SEED_BOUNDS[1]))):
             raise ParameterError("scene.seed", received=seed, low=SEED_BOUNDS[0], high=SEED_BOUNDS[1])
         text = int(text)
-    return _opened(_seed(text), _size(size))
+    return _opened(_seed(text), _size(size), objects)
 
 
 @lru_cache(8)

@@ -19,7 +19,7 @@ for _found in sorted(module.name for module in pkgutil.iter_modules(__path__) if
     except Exception as broken:
         raise ImportError(f"system file fusionviz/systems/{_found}.py cannot be imported: {broken}") from broken
 
-__all__ = ("System", "build", "names", "spec")
+__all__ = ("System", "build", "names", "networks", "spec")
 
 
 def names() -> tuple[str, ...]:
@@ -31,6 +31,12 @@ def names() -> tuple[str, ...]:
 def spec(key: str) -> FusionSpec:
     """Return what is known of a system; raises UnknownNameError with near matches and the list."""
     return METHODS[key].spec
+
+
+def networks() -> tuple[str, ...]:
+    """Return the names of all networks in the wild that a system can show."""
+    wild = (spec(key) for key in names() if spec(key).family == "wild")
+    return tuple(dict.fromkeys(net for known in wild for net in known.param("net").choices))
 
 
 def build(key: str, levels: tuple[LevelInfo, ...], *, seed: int = 0, **params: object) -> System:

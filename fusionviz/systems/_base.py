@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fusionviz.errors import LevelError
+from fusionviz.errors import FusionvizError, LevelError
 from fusionviz.fusion import Context
 from fusionviz.records import (
     ANALYTIC,
@@ -50,6 +50,7 @@ class System(nn.Module):
         self.infos = tuple(found[name] for name in self.takes_levels)
         self.seed, self.params = seed, params
         self.trained: Provenance | None = None
+        self.notices: tuple[FusionvizError, ...] = ()
         self.setup(**params)
 
     def setup(self, **params: object) -> None:

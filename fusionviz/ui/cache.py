@@ -37,7 +37,8 @@ def _result(key: tuple, _selection: Selection, _picture: Picture, _device: str |
 def result(selection: Selection, opened: Picture, device: str | None) -> StudyResult:
     """Return a study, from the last ones if it is there."""
     plain = study.resolve(selection).with_(view=View())
-    stamp = weights.cached(selection.backbone) is not None if selection.weights == "auto" else None
+    network = study.published(plain) or selection.backbone
+    stamp = weights.cached(network) is not None if selection.weights == "auto" else None
     key = (plain, opened.digest, device, stamp, fits.stamp(fits.subject(plain)))
     return _result(key, plain, opened, device)
 

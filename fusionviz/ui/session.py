@@ -19,7 +19,11 @@ MOST_UPLOADS = 4
 
 
 def start(page: str) -> None:
-    """Take over what the address bar says, where it says something new."""
+    """Take over what the address bar says, where it says something new.
+
+    Args:
+        page: its address; the first page's is "".
+    """
     s = st.session_state
     query = st.query_params.to_dict()
     fresh = "selection" not in s
@@ -37,7 +41,7 @@ def start(page: str) -> None:
             s[words.KEY] = query["lang"]
             s.language_chosen = True
         s.seen_query = query
-    if turned:
+    if turned or (page == "systems" and not is_system()):
         _turn(page)
     s.page = page
 
@@ -46,7 +50,7 @@ def _turn(page: str) -> None:
     """Bring back what was chosen when this page was left: blocks and whole systems have a selection each."""
     s = st.session_state
     whole = fusion.spec(s.selection.method).is_system
-    if page not in ("explore", "systems") or whole is (page == "systems"):
+    if page not in ("", "systems") or whole is (page == "systems"):
         return
     kept = s.setdefault("other_selection", Selection(method="fpn_detector") if page == "systems" else Selection())
     s.other_selection = s.selection
@@ -78,6 +82,15 @@ def link() -> dict[str, str]:
 def selection() -> Selection:
     """Return what is chosen."""
     return st.session_state.selection
+
+
+def open_method(key: str) -> None:
+    """Show a method, or a whole system, on its page."""
+    whole = fusion.spec(key).is_system
+    if whole is not is_system():
+        _turn("systems" if whole else "")
+    change(method=key)
+    st.switch_page(f"fusionviz/ui/pages/{'systems' if whole else 'explore'}_page.py")
 
 
 def is_system() -> bool:
@@ -158,8 +171,11 @@ def mirror(key: str, value: object, changed: Callable[[object], None]) -> dict:
         st.session_state[key] = value
 
     def report() -> None:
+        told = st.session_state.get(key)
+        if told is None and value is not None:  # a widget that a turned page has taken away says nothing
+            return
         try:
-            changed(st.session_state[key])
+            changed(told)
         except FusionvizError as mistake:  # callbacks run outside the page, where nobody else would catch it
             notify(mistake)
 

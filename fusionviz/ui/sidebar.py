@@ -285,8 +285,29 @@ def _system() -> None:
             **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
         )
     values = spec.parse(chosen.knobs)
+    levels = [p.key for p in spec.params if p.key in study.takes_levels(chosen)]
+    if levels:
+        _used(levels, values)
     for param in spec.params:
-        _knob(param, values[param.key])
+        if param.key not in levels:
+            _knob(param, values[param.key])
+
+
+def _used(levels: list[str], values: dict) -> None:
+    """Which levels are heard: one row of buttons for their knobs."""
+
+    def changed(on: object) -> None:
+        for key in levels:
+            session.set_knob(key, key in (on or ()))
+
+    st.segmented_control(
+        say("systems.levels"),
+        levels,
+        selection_mode="multi",
+        width="stretch",
+        help=say("systems.levels_help"),
+        **session.mirror("used_levels", [key for key in levels if values[key]], changed),
+    )
 
 
 # --- method --------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """A page with nothing but the board, fed a synthetic study; the tests of the component drive it.
 
-The query chooses: `lang`, `case` (aff | odd | swept | levels), `at` (where the slider stands), `echo=0` to answer
-changes with nothing, `tools=0` for the board alone.
+The query chooses: `lang`, `case` (aff | odd | swept | levels | marked), `at` (where the slider stands), `echo=0` to
+answer changes with nothing, `tools=0` for the board alone.
 """
 
 import json
 from dataclasses import replace
 
 import streamlit as st
-from _boards import WORDS, attentional, levels, odd, swept
+from _boards import WORDS, attentional, levels, marked, odd, swept
 
 from fusionviz.selection import View
 from fusionviz.ui.components import board as component
@@ -17,7 +17,8 @@ st.set_page_config(layout="wide", page_title="board")
 query = st.query_params
 language = query.get("lang", "en")
 view = st.session_state.setdefault("view", View(frame=float(query["at"]) if "at" in query else None))
-drawn = {"odd": odd, "swept": swept, "levels": levels}.get(query.get("case"), attentional)(WORDS[language])
+cases = {"odd": odd, "swept": swept, "levels": levels, "marked": marked}
+drawn = cases.get(query.get("case"), attentional)(WORDS[language])
 if st.session_state.get("other"):
     drawn = replace(drawn, caption="another board")
 

@@ -18,6 +18,7 @@ from fusionviz.board import (
     Edge,
     Label,
     Map,
+    Mark,
     Node,
     Panel,
     PanelView,
@@ -125,6 +126,8 @@ def swept(words: dict) -> Board:
         start = boards[START]["weight"].views[2]
         bars = replace(start, bars=tuple(replace(known[bar.channel], label=bar.label) for bar in first))
         panels = tuple(replace(p, views=(*p.views[:2], bars)) if p.id == "weight" else p for p in board.panels)
+        dot = Mark((16 + 96 * value, 112, 16 + 96 * value, 112), f"{value:.1f}", (0, 2))
+        panels = (replace(panels[0], views=(replace(panels[0].shown, marks=(dot,)),)), *panels[1:])
         facts = f"mean weight of low {mean:.2f}"
         frames.append(BoardFrame(value, value, f"{value:.2f}", facts, mean, panels, board.arithmetic))
     sweep = BoardSweep("balance", "Balance", ("detail", "meaning"), "Curve", tuple(frames), START, START)
@@ -197,6 +200,48 @@ def levels(words: dict) -> Board:
     weight = replace(base["weight"], views=views, view=0, title="Weights of the levels", of="")
     fused = replace(base["fused"], views=(*base["fused"].views, pyramid), view=1)
     return replace(base, panels=(*base.panels[:3], weight, fused), arithmetic=None)
+
+
+def marked(words: dict) -> Board:
+    """Return a board with boxes on the picture, dots and their way on a weight, and both on a grid of maps."""
+    base = attentional(words)
+    weight = base["weight"].views
+    seen = replace(base["picture"].shown, marks=BOXES)
+    place = replace(weight[0], marks=WAY)
+    heads = tuple(Map(features(photograph(), 8, seed)[0] / 50, f"head {seed}") for seed in (1, 2, 3, 4))
+    four = PanelView("rows", "heads", "4 × 8 × 8", scale="amount", maps=heads, marks=ON_SECOND, **HIGH)
+    nine = replace(weight[1], marks=(*BOXES[:2], *WAY[:3]))
+    low = base["low"].views
+    aligned = replace(low[1], maps=low[1].maps[:1], scale="signed", marks=BOXES)
+    panels = {
+        "picture": replace(base["picture"], views=(seen,)),
+        "low": replace(base["low"], views=(low[0], aligned)),
+        "weight": replace(base["weight"], views=(place, nine, four)),
+    }
+    return replace(base, panels=tuple(panels.get(p.id, p) for p in base.panels), arithmetic=None)
+
+
+BOXES = (
+    Mark((30, 12, 74, 70), "ring 0.93", (0, 3)),
+    Mark((80, 20, 120, 60), "圆盘 0.71", (1, 3)),
+    Mark((-8, 84, 40, 140), "a label that is far too long for its box 0.55", (2, 3)),
+    Mark((84, 26, 118, 66), "square 0.40", (2, 3)),
+    Mark((36, 30, 66, 60), level=(0, 3), faint=True),
+    Mark((70, 90, 110, 120)),
+)
+"""Boxes of three levels, one that leaves the picture, one for comparison, one of no level and without words."""
+
+WAY = (
+    Mark((64, 64, 64, 64), "1", (0, 3)),
+    Mark((48, 48, 80, 80), level=(0, 3), faint=True),
+    Mark((100, 30, 100, 30), "2", (1, 3), follows=True),
+    Mark((24, 60, 24, 60), "3", (2, 3), follows=True),
+    Mark((0, 127, 0, 127), "4", follows=True),
+    Mark((110, 110, 110, 110), faint=True),
+)
+"""Where somebody looked, one after the other."""
+
+ON_SECOND = (Mark((32, 32, 96, 96), "here", (0, 2), on=1), Mark((16, 112, 16, 112), "1", (1, 2)))
 
 
 WORDS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _boards import BALANCES, CHANNELS, LOW, SIDE, START, WORDS, attentional, levels, odd, swept
+from _boards import BALANCES, BOXES, CHANNELS, LOW, ON_SECOND, SIDE, START, WAY, WORDS, attentional, levels, odd, swept
 from PIL import Image
 
 from fusionviz import scales
@@ -1041,3 +1041,149 @@ def test_pointing_at_levels_graphs_and_rows_sends_nothing(open_board) -> None:
         board.quiet(1200)
         assert board.frames.count == before
         board.page.keyboard.press("0")
+
+
+# --- marks -----------------------------------------------------------------------------------------------
+def rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def colour_of(mark, *, dark: bool = False) -> list[int]:
+    return rgb(scales.mark_colour(mark.level, dark=dark))
+
+
+def away(board: Driver, panel: str) -> np.ndarray:
+    """Return what is drawn on a panel, int [h w 3], while nothing is pointed at."""
+    board.page.mouse.move(5, 5)
+    board.painted()
+    return board.pixels(panel)[..., :3].astype(int)
+
+
+def near(drawn: np.ndarray, colour: list[int], x: float, y: float, reach: int = 2) -> bool:
+    """Whether exactly this colour is drawn at a pixel or `reach` pixels beside it."""
+    row, column = (max(0, round(v) - reach) for v in (y, x))
+    window = drawn[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+    return bool((window == colour).all(-1).any())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_boxes_have_the_colours_of_their_levels_and_a_halo(open_board, dark: bool) -> None:
+    board, plain = open_board("case=marked", dark=dark), open_board("case=aff", dark=dark)
+    drawn, bare = away(board, "picture"), away(plain, "picture")
+    k = len(drawn) / SIDE
+    for mark in (m for m in BOXES if not m.faint):
+        x0, y0, x1, y1 = np.clip(mark.box, 0, SIDE)
+        colour = colour_of(mark, dark=dark)
+        at = (max(x0 * k, 2), (y0 + 0.8 * (y1 - y0)) * k)
+        assert near(drawn, colour, *at), mark.label
+        assert near(drawn, rgb(scales.ink_on("#{:02x}{:02x}{:02x}".format(*colour))), *at, reach=3)
+    inside = [round(v * k) for v in (52, 68)]  # between ring's box and the one for comparison
+    assert np.array_equal(drawn[inside[1] - 4, inside[0]], bare[inside[1] - 4, inside[0]]), "a box is not filled"
+    faint = next(m for m in BOXES if m.faint)
+    across = drawn[round(faint.box[3] * k) - 2 : round(faint.box[3] * k) + 3, round(36 * k) : round(66 * k)]
+    share = (across == colour_of(faint, dark=dark)).all(-1).any(0).mean()
+    assert 0.3 < share < 0.8, "dashes"
+
+
+def test_tags_stand_on_the_edges_of_their_boxes_and_do_not_overlap(open_board) -> None:
+    board = open_board("case=marked")
+    drawn = away(board, "picture")
+    k = len(drawn) / SIDE
+    ring, disc, cut, square = BOXES[:4]
+    for mark, below in ((ring, False), (disc, False), (cut, False), (square, True)):  # the disc's box is above square's
+        x, y = max(mark.box[0], 0) * k, (mark.box[3] + 1 if below else mark.box[1]) * k
+        rows = slice(round(y) + 2, round(y) + 12) if below else slice(round(y) - 12, round(y) - 1)
+        assert (drawn[rows, round(x) + 2] == colour_of(mark)).all(), mark.label
+    wide = (drawn[round(cut.box[1] * k) - 3] == colour_of(cut)).all(-1)
+    assert np.flatnonzero(wide)[-1] < 0.66 * len(drawn), "a long label is shortened"
+
+
+def test_dots_are_filled_and_lines_lead_from_one_to_the_next(open_board) -> None:
+    board = open_board("case=marked")
+    drawn = away(board, "weight")
+    k = len(drawn) / SIDE
+    for mark in WAY:
+        x, y = (np.clip(v * k, 10, len(drawn) - 10) for v in mark.box[:2])
+        if mark.box[0] != mark.box[2]:
+            continue
+        beside = drawn[round(y) - 1 : round(y) + 2, round(x) - 7]
+        assert (beside == colour_of(mark)).all() != mark.faint, mark
+    for before, mark in ((WAY[1], WAY[2]), (WAY[2], WAY[3])):
+        middles = [((m.box[0] + m.box[2]) / 2 * k, (m.box[1] + m.box[3]) / 2 * k) for m in (before, mark)]
+        for part in (0.3, 0.5, 0.7):
+            assert near(drawn, colour_of(mark), *((1 - part) * a + part * b for a, b in zip(*middles, strict=True)))
+
+
+def test_marks_move_with_zoom_and_stay_where_their_map_is(open_board) -> None:
+    board = open_board("case=marked")
+    before, k = away(board, "picture"), board.pixels("picture").shape[0] / SIDE
+    disc = BOXES[1]
+    board.hover("picture", 96, 32)
+    board.page.mouse.wheel(0, -240)
+    drawn = away(board, "picture")
+    assert board.read("root.dataset.zoom") == "2.00"
+    x, y = ((v - at / 2) * 2 * k for v, at in ((disc.box[0], 96.5), (56, 32.5)))
+    assert near(drawn, colour_of(disc), x, y)
+    assert not near(drawn, colour_of(disc), disc.box[0] * k, 56 * k)
+    board.page.keyboard.press("Tab")
+    board.page.locator(".zoom").click()
+    assert np.array_equal(away(board, "picture"), before)
+
+
+def test_a_mark_is_on_its_own_map_and_small_maps_have_no_words(open_board) -> None:
+    board = open_board("case=marked")
+    board.view("weight", "rows")
+    drawn = away(board, "weight")
+    half = (len(drawn) - 2) / 2
+    here, dot = ON_SECOND
+    found = []
+    for row in (0, 1):
+        for column in (0, 1):
+            x, y = ((half + 2) * i for i in (column, row))
+            edge = x + here.box[0] / SIDE * half, y + 60 / SIDE * half
+            found.append(near(drawn, colour_of(here), *edge))
+            assert near(drawn, colour_of(dot), x + 16 / SIDE * half - 6, y + 112 / SIDE * half)
+    assert found == [False, True, False, False]
+    board.view("weight", "channels")
+    small = away(board, "weight")
+    ring, side = BOXES[0], len(small) / 3
+    top = small[: round(ring.box[1] / SIDE * side) - 2, round(side / 4) : round(side * 0.6)]
+    assert not (top == colour_of(ring)).all(-1).any(), "no tag above the box"
+
+
+def test_the_smallest_box_under_the_pointer_says_its_whole_label(open_board) -> None:
+    board = open_board("case=marked")
+    board.quiet(1200)
+    frames, credit = board.frames.count, board.page.locator("[data-panel=picture] .lo")
+    for place, label in (
+        ((100, 45), "square 0.40"),
+        ((50, 66), "ring 0.93"),
+        ((10, 100), BOXES[2].label),
+        ((4, 4), "NASA"),
+    ):
+        board.hover("picture", *place)
+        assert credit.inner_text() == label or credit.get_attribute("title") == label
+        title = board.page.locator("[data-panel=picture] .over").get_attribute("title")
+        assert title == ("" if label == "NASA" else label)
+    board.page.mouse.move(5, 5)
+    board.painted()
+    assert credit.inner_text() == "NASA", "at rest it names who made the picture"
+    board.hover("low", 50, 66)
+    assert board.foot("low").startswith("channel 27 ="), "a number keeps its name"
+    assert board.page.locator("[data-panel=low] .over").get_attribute("title") == "ring 0.93"
+    board.quiet(1200)
+    assert board.frames.count == frames
+
+
+def test_marks_change_with_the_slider(open_board) -> None:
+    board = open_board("case=swept")
+    slider(board).focus()
+    blue = rgb(scales.branch_colours(2)[0])
+    for key, value in (("Home", 0.0), ("End", 1.0)):
+        board.page.keyboard.press(key)
+        board.painted()
+        drawn = away(board, "picture")
+        k = len(drawn) / SIDE
+        for other in (0.0, 1.0):
+            x = (16 + 96 * other) * k - 7
+            assert near(drawn, blue, x, 112 * k) == (other == value)

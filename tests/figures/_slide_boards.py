@@ -15,6 +15,7 @@ from fusionviz.board import (
     Edge,
     Label,
     Map,
+    Mark,
     Node,
     Panel,
     PanelView,
@@ -24,6 +25,30 @@ from fusionviz.texts import text
 SIZE = (64, 64)
 STRIDE_4 = {"stride": (4.0, 4.0), "offset": (0.5, 0.5)}
 STRIDE_16 = {"stride": (16.0, 16.0), "offset": (0.5, 0.5)}
+
+
+BOXES = (
+    Mark((15, 6, 37, 35), "ring 0.93", (0, 3)),
+    Mark((40, 10, 60, 30), "圆盘 0.71", (1, 3)),
+    Mark((-4, 42, 20, 70), "a label that is far too long for its box 0.55", (2, 3)),
+    Mark((42, 13, 59, 33), "square 0.40", (2, 3)),
+    Mark((18, 15, 33, 30), level=(0, 3), faint=True),
+    Mark((35, 45, 55, 60)),
+    Mark((float("nan"), 0, 8, 8), "nowhere", (0, 3)),
+)
+"""Boxes of three levels, one that leaves the picture, one for comparison, one without words, and one nowhere."""
+
+WAY = (
+    Mark((32, 32, 32, 32), "1", (0, 3)),
+    Mark((24, 24, 40, 40), level=(0, 3), faint=True),
+    Mark((50, 15, 50, 15), "2", (1, 3), follows=True),
+    Mark((12, 20, 12, 20), "3", (2, 3), follows=True),
+    Mark((0, 64, 0, 64), "4", follows=True),
+    Mark((55, 55, 55, 55), faint=True),
+)
+"""Where somebody looked, one after the other."""
+
+ON_SECOND = (Mark((16, 16, 48, 48), "here", (0, 2), on=1), Mark((8, 56, 8, 56), "1", (1, 2)))
 
 
 def picture() -> np.ndarray:
@@ -88,6 +113,13 @@ def weight_views(kind: str, language: str) -> tuple[PanelView, ...]:
         maps = tuple(Map(place * (i + 1) / 4, say("view.head", n=i + 1)) for i in range(4))
         return (PanelView("rows", say("view.head_rows"), "4 × 16 × 16", scale="amount", maps=maps, note=note,
                           over_picture=True, asks=(10.5, 50.5), **STRIDE_4),)  # fmt: skip
+    if kind == "marks":
+        maps = tuple(Map(place * (i + 1) / 4, say("view.head", n=i + 1)) for i in range(4))
+        heads = PanelView("rows", say("view.head_rows"), "4 × 16 × 16", scale="amount", maps=maps, note=note,
+                          marks=ON_SECOND, **STRIDE_4)  # fmt: skip
+        way = PanelView("place", say("view.place"), "1 × 16 × 16", "maps", "weight", maps=(Map(place),), note=note,
+                        over_picture=True, marks=WAY, **STRIDE_4)  # fmt: skip
+        return way, heads
     bars = (Bar(say("roles.low"), 0.37), Bar(say("roles.high"), 0.63))
     return (PanelView("branches", say("view.branches"), "2 × 1 × 1 × 1", "numbers", "weight", bars=bars, note=note),)
 
@@ -151,7 +183,8 @@ def board(kind: str = "place", language: str = "en", *, random: bool = True, sig
         (
             Panel(
                 "picture", "picture", say("roles.picture"),
-                (PanelView("seen", say("panel.seen"), "3 × 64 × 64", scale="rgb", maps=(Map(picture()),)),),
+                (PanelView("seen", say("panel.seen"), "3 × 64 × 64", scale="rgb", maps=(Map(picture()),),
+                           marks=BOXES if kind == "marks" else ()),),
             ),
             Panel("low", "low", level["low"], views["low"], 0, kinds["known"]),
             Panel("high", "high", level["high"], views["high"], 0, kinds["known"]),

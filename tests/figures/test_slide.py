@@ -20,7 +20,7 @@ from fusionviz.errors import ExportError
 from fusionviz.figures import canvas, fonts, slide
 from fusionviz.selection import View
 
-KINDS = ("element", "place", "bars", "numbers", "mix", "each", "graph", "rows")
+KINDS = ("element", "place", "bars", "numbers", "mix", "each", "graph", "rows", "marks")
 LANGUAGES = ["en", pytest.param("zh", marks=pytest.mark.skipif(not fonts.cjk_family(), reason="no Chinese font here"))]
 EQUATION = r"Z = M(X+Y) \otimes X + (1 - M(X+Y)) \otimes Y"
 LONG = {

@@ -1,6 +1,7 @@
 """Phrases for training mean what they should, figures are right, and a system really learns to point."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -30,7 +31,7 @@ def asked(backbone: Backbone) -> Asked:
 
 def small(asked: Asked, count: int) -> Asked:
     maps = {name: v[:count] for name, v in asked.maps.items()}
-    others = (getattr(asked, name)[:count] for name in ("pictures", "instances", "phrases", "needs", "meant"))
+    others = (getattr(asked, name)[:count] for name in ("pictures", "instances", "phrases", "needs", "looks", "meant"))
     return Asked(maps, *others)
 
 
@@ -199,3 +200,24 @@ def test_a_run_gives_numbers_as_they_ship_and_their_figures(backbone: Backbone) 
     figures, _ = grounding.run(module, backbone, (train, test), budget=budget)
     assert figures == pytest.approx(grounding.score(module, backbone, test), nan_ok=True)
     assert all(torch.equal(p, p.half().float()) for p in module.parameters())
+
+
+def test_things_are_told_by_what_they_are(backbone: Backbone) -> None:
+    asked = grounding.ask(backbone, LEVELS, TRAIN, 3, phrases=1, size=64)
+    sizes = [len(words) for words in grounding.LOOKS.values()]
+    places = asked.instances[:, ::4, ::4].long()  # the places of 16 x 16 cells
+    right = torch.full((3, sum(sizes), 16, 16), -20.0)
+    start = 0
+    for k, count in enumerate(sizes):
+        word = asked.looks[torch.arange(3).view(-1, 1, 1), places][..., k]
+        right[:, start : start + count].scatter_(1, word.clamp_min(0).unsqueeze(1), 20.0)
+        start += count
+    chosen = torch.arange(3)
+    assert grounding.untold(right, asked, chosen) < 1e-3
+    assert grounding.untold(-right, asked, chosen) > 50
+    assert (asked.looks[:, 0] == -1).all()  # the background is nothing that has a look
+
+
+def test_hard_phrases_are_asked_more_often() -> None:
+    needs = (frozenset(), frozenset({"kind"}), frozenset({"colour"}), frozenset({"colour", "kind"}))
+    assert Counter(grounding._often(needs)) == {0: 1, 1: 1, 2: grounding.OFTEN, 3: grounding.OFTEN}

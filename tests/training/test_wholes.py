@@ -30,7 +30,7 @@ def test_a_quick_rebuild_writes_cards_whose_numbers_open(folder: Path) -> None:
         assert card.metrics.keys() == card.spread.keys()
         assert card.made["test_scenes"] == wholes.QUICK.detecting.test_scenes
         levels = rebuild.open_shipped("scene_resnet").info.levels
-        module = models.system("ssd", levels, card=card)
+        module, _ = models.system("ssd", levels, card=card)
         assert module.provenance.kind == "bundled"
         assert sum(p.numel() for p in module.parameters()) == card.parameters
         other = systems.build("ssd", levels)
@@ -75,6 +75,6 @@ def test_shipped_systems_are_those_of_the_catalogue() -> None:
             if lesson.system == key
             and (c := pack.system("scene_resnet", key, systems.spec(key).parse(dict(lesson.params)))) is not None
         )
-        module = models.system(key, rebuild.open_shipped("scene_resnet").info.levels, card=card, **dict(card.params))
+        module, _ = models.system(key, rebuild.open_shipped("scene_resnet").info.levels, card=card, **dict(card.params))
         assert module.provenance.kind == "bundled"
         assert all(math.isfinite(v) for v in card.metrics.values())

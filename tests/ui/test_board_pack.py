@@ -20,6 +20,7 @@ from fusionviz.board import (
     Edge,
     Label,
     Map,
+    Mark,
     Node,
     Panel,
     PanelView,
@@ -216,6 +217,39 @@ def test_maps_of_several_levels_and_graphs_travel_whole() -> None:
     assert graph["labels"][0]["text"] == "backbone"
 
 
+def test_marks_travel_in_numbers_that_json_knows_and_those_that_stand_nowhere_do_not() -> None:
+    marks = (
+        Mark(tuple(np.float32([1, 2, 3.5, 4])), "ring 0.93", (0, 3)),
+        Mark((0, 0, float("inf"), 1), "lost"),
+        Mark((5, 5, 5, 5), "1", on=1, follows=True, faint=True),
+    )
+    board = board_of(normal(1, 3, 4))
+    view = replace(board["low"].shown, marks=marks)
+    sent = header_of(packed(replace(board, panels=(replace(board["low"], views=(view,)),))))["panels"][0]["views"][0]
+    assert sent["marks"] == [
+        {
+            "box": [1.0, 2.0, 3.5, 4.0],
+            "label": "ring 0.93",
+            "level": [0, 3],
+            "on": None,
+            "follows": False,
+            "faint": False,
+        },
+        {"box": [5.0, 5.0, 5.0, 5.0], "label": "1", "level": None, "on": 1, "follows": True, "faint": True},
+    ]
+
+
+def test_every_position_of_the_slider_has_its_own_marks() -> None:
+    board = swept_board(3, 4)
+    frames = tuple(
+        replace(f, panels=(replace(f.panels[0], views=(replace(f.panels[0].shown, marks=(Mark((i, 0, i, 0)),) * i),)),
+                           *f.panels[1:]))
+        for i, f in enumerate(board.sweep.frames)
+    )  # fmt: skip
+    head = header_of(packed(replace(board, sweep=replace(board.sweep, frames=frames))))
+    assert [[m["box"][0] for m in f["panels"][0][0]["marks"]] for f in head["sweep"]["frames"]] == [[], [1], [2, 2]]
+
+
 def test_the_view_shown_first_is_named_by_its_key() -> None:
     views = tuple(PanelView(k, k, "2 × 2", maps=(Map(normal(9, 2, 2)),)) for k in ("own", "aligned"))
     head = header_of(packed(Board((2, 2), (Panel("low", "low", "Low", views, 1),))))
@@ -258,7 +292,7 @@ def test_every_position_of_the_slider_travels_once_with_what_differs() -> None:
     for i, (frame, was) in enumerate(zip(sent, board.sweep.frames, strict=True)):
         assert (frame["value"], frame["text"], frame["facts"], frame["height"]) == (i / 2, str(i), f"f{i}", None)
         assert frame["constants"] == {"a": i / 4}
-        none = {"maps": [], "names": [], "shares": [], "edges": []}
+        none = {"maps": [], "names": [], "shares": [], "edges": [], "marks": []}
         assert frame["panels"][1] == [{**none, "bars": [i / 4], "note": f"n{i}"}]
         values = was.panels[2].shown.maps[0].values
         np.testing.assert_allclose(map_of(data, frame["panels"][2][0]["maps"][0]), values, atol=2e-4)
@@ -325,6 +359,9 @@ def test_browser_and_slide_share_their_colours() -> None:
     assert shared["roles"] == scales.ROLE_COLOURS
     for name, table in scales.LUTS.items():
         np.testing.assert_array_equal(np.frombuffer(base64.b64decode(shared["luts"][name]), np.uint8), table.ravel())
+    assert shared["pin"] == scales.PIN_COLOUR
+    inks = {c: scales.ink_on(c) for theme in shared["branches"].values() for colours in theme for c in colours}
+    assert shared["inks"] == {**inks, scales.PIN_COLOUR: scales.ink_on(scales.PIN_COLOUR)}
     assert shared["branches"]["dark"][3] == list(scales.branch_colours(3, dark=True))
     assert shared["none"]["light"] == scales.colour(np.array([[np.nan]]), 0, 1, "sequential")[0, 0].tolist()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fusionviz import fusion, texts
+from fusionviz import fusion, systems, texts
 from fusionviz.ui.components import lesson
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,27 @@ def test_every_method_can_be_opened_by_link_in_both_languages(method: str) -> No
         assert any(title in m.value for m in app.markdown)
 
 
-@pytest.mark.parametrize("page", ["methods_page", "lessons_page", "explore_page"])
+@pytest.mark.parametrize("key", [key for key in systems.names() if systems.spec(key).family != "wild"])
+def test_every_system_can_be_opened_by_link_in_both_languages(key: str) -> None:
+    for language in texts.LANGUAGES:
+        app = open_app(m=key, lang=language, img="scene:7")
+        assert shows_board(app)
+        title = texts.method_text(key, "title", language)
+        assert any(title in m.value for m in app.markdown)
+        assert said(app) == ""
+
+
+def test_a_system_that_was_opened_is_not_on_the_page_of_methods() -> None:
+    app = open_app(m="ssd")
+    app.query_params.clear()  # as a browser does when the page changes
+    checked(app.switch_page("fusionviz/ui/pages/explore_page.py").run())
+    assert app.session_state.selection.method == "aff"
+    app.query_params.clear()
+    checked(app.switch_page("fusionviz/ui/pages/systems_page.py").run())
+    assert app.session_state.selection.method == "ssd"
+
+
+@pytest.mark.parametrize("page", ["systems_page", "methods_page", "lessons_page", "explore_page"])
 @pytest.mark.parametrize("language", texts.LANGUAGES)
 def test_every_page_opens(page: str, language: str) -> None:
     app = open_app(lang=language)
@@ -61,8 +81,8 @@ def test_every_lesson_opens() -> None:
     app = open_app()
     checked(app.switch_page("fusionviz/ui/pages/lessons_page.py").run())
     count = len(app.radio(key="lesson_choice").options)
-    assert count == len(fusion.names()) + len(lesson.SUBJECTS)
-    for key in (*lesson.SUBJECTS, *fusion.names()):
+    assert count == len(fusion.names()) + len(systems.names()) + len(lesson.SUBJECTS)
+    for key in (*lesson.SUBJECTS, *fusion.names(), *systems.names()):
         checked(app.radio(key="lesson_choice").set_value(key).run())
         assert app.title[0].value == texts.lesson(key, "en").front["title"]
 

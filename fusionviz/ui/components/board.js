@@ -2,7 +2,7 @@
 // pointer (hover, zoom, enlarge, colours, ranges) happens here and costs the server nothing; only a pin and a changed
 // setting travel back. `SHARED` (colour maps and role colours of fusionviz.scales) is put before this file.
 
-const { luts: LUTS, roles: ROLE_COLOURS, branches: BRANCH_COLOURS, none: NO_NUMBER } = SHARED;
+const { luts: LUTS, roles: ROLE_COLOURS, branches: BRANCH_COLOURS, pin: PIN_COLOUR, inks: INKS, none: NO_NUMBER } = SHARED;
 const FIXED = { weight: [0, 1], gate: [0, 1], phase: [-Math.PI, Math.PI] };
 const MAX_ZOOM = 32;
 const VIEW_FIELDS = ["pin", "pin_channel", "colormap", "gamma", "range", "aligned", "frame"];
@@ -176,7 +176,7 @@ function headersOf(header) {
       const shares = view.shares.map((entry, i) => ({ ...entry, map: version.shares[i] }));
       const bars = view.bars.map((bar, i) => ({ ...bar, value: version.bars[i] }));
       const edges = view.edges.map((edge, i) => ({ ...edge, ...version.edges[i] }));
-      return { ...view, maps, shares, bars, edges, note: version.note };
+      return { ...view, maps, shares, bars, edges, marks: version.marks, note: version.note };
     }) })),
     arithmetic: header.arithmetic && { ...header.arithmetic, constants: f.constants },
   }));
@@ -377,6 +377,14 @@ function whole(node) {
   const range = document.createRange();
   range.selectNodeContents(node);
   return range.getBoundingClientRect().width <= node.getBoundingClientRect().width + 0.02;
+}
+
+/** The text, or as much of it as fits into `room` pixels, with an ellipsis. */
+function shorten(context, text, room) {
+  const signs = [...text];
+  let fits = signs.length;
+  while (fits && context.measureText(fits < signs.length ? `${signs.slice(0, fits).join("")}…` : text).width > room) fits -= 1;
+  return fits < signs.length ? `${signs.slice(0, fits).join("").trimEnd()}…` : text;
 }
 
 function tip(node, text) {
@@ -1129,9 +1137,12 @@ class BoardView {
     if (view.kind === "bars") this.paintBars(panel, context);
     if (view.kind === "numbers") this.paintNumbers(panel, context);
     if (view.kind === "graph") this.paintGraph(panel, context);
-    const one = this.enlarged(panel) >= 0;
-    if (one || (view.kind === "maps" && panel.tiles.length > 1)) {
-      for (const tile of panel.tiles) this.paintLabel(panel, context, tile);
+    const one = this.enlarged(panel) >= 0, named = one || (view.kind === "maps" && panel.tiles.length > 1);
+    for (const tile of panel.tiles) {
+      const marks = view.kind === "maps" ? this.marksOn(panel, tile) : [];
+      this.paintMarks(panel, context, tile, marks);
+      const label = named ? this.paintLabel(panel, context, tile) : null;
+      this.paintTags(panel, context, tile, marks, label ? [label] : []);
     }
     if (!one) this.paintLabels(panel, context);
   }
@@ -1233,10 +1244,13 @@ class BoardView {
     return view ? { entry: view.maps[0], m: this.maps[view.maps[0].map] } : null;
   }
 
-  /** What a map is, in its corner: on dark, so that it can be read on any colours; a stripe has the level's colour. */
+  /**
+   * What a map is, in its corner: on dark, so that it can be read on any colours; a stripe has the level's colour.
+   * Returns the rectangle [x0, y0, x1, y1] that it took, or null.
+   */
   paintLabel(panel, context, { x, y, h, entry }) {
     const px = Math.min(0.72 * this.fontPx * panel.dpr, h / 3.2);
-    if (!entry.label || px < 7 * panel.dpr) return;
+    if (!entry.label || px < 7 * panel.dpr) return null;
     context.font = `${px}px ${this.font}`;
     context.textBaseline = "alphabetic";
     context.textAlign = "left";
@@ -1250,6 +1264,167 @@ class BoardView {
     }
     context.fillStyle = "#fff";
     context.fillText(entry.label, x + pad + stripe, y + 1.04 * px);
+    return [x, y, x + width, y + 1.4 * px];
+  }
+
+  // --- marks: boxes and dots over maps, as fusionviz.figures.marks draws them on slides -----------
+  /** Sizes of the marks on a tile, in device pixels; a small tile has small dots and no words. */
+  markSizes(panel, { w, h }) {
+    const { dpr } = panel, px = Math.max(10, 0.75 * this.fontPx);
+    const roomy = Math.min(w, h) >= 9 * px * dpr;
+    const [line, halo, radius] = roomy ? [2, 1, Math.max(9, 0.85 * px)] : [1.5, 0.5, 4.5];
+    return { roomy, px: px * dpr, line: line * dpr, halo: halo * dpr, radius: radius * dpr };
+  }
+
+  /**
+   * The marks of a tile where they stand: cut to the picture, so that a line at its border is seen whole; a box
+   * beside the picture is left out.
+   */
+  marksOn(panel, tile) {
+    const [height, width] = this.header.size, { line, halo, radius } = this.markSizes(panel, tile);
+    const [left, top, wide, high] = this.onTile(tile, 0, width, 0, height);
+    const beside = ([u0, v0, u1, v1]) => (u0 < u1 || v0 < v1) && (u1 <= 0 || v1 <= 0 || u0 >= width || v0 >= height);
+    const shown = panel.view.marks.filter(({ on, box }) => (on === null || on === tile.index) && !beside(box));
+    return shown.map((mark) => {
+      const [u0, v0, u1, v1] = mark.box, dot = u0 === u1 && v0 === v1, inset = (dot ? radius : line / 2) + halo;
+      const along = (u) => Math.round(Math.min(left + wide - inset, Math.max(left + inset, left + (u / width) * wide)));
+      const down = (v) => Math.round(Math.min(top + high - inset, Math.max(top + inset, top + (v / height) * high)));
+      const colour = mark.level ? this.levelColour(mark.level) : PIN_COLOUR;
+      const [x0, y0, x1, y1] = [along(u0), down(v0), along(u1), down(v1)];
+      return { ...mark, dot, x0, y0, x1, y1, x: (x0 + x1) / 2, y: (y0 + y1) / 2, colour, ink: INKS[colour] ?? "#111" };
+    });
+  }
+
+  /** Boxes, then the lines that lead from mark to mark, then dots with what stands in them. */
+  paintMarks(panel, context, tile, marks) {
+    if (!marks.length) return;
+    const { dpr } = panel, { roomy, px, line, halo, radius } = this.markSizes(panel, tile);
+    const stroke = (mark, path) => {
+      const faint = mark.faint, thick = faint ? dpr : line;
+      for (const [colour, more] of [[mark.ink, faint ? dpr : 2 * halo], [mark.colour, 0]]) {
+        context.strokeStyle = colour;
+        context.globalAlpha = faint && more ? 0.65 : 1;
+        context.setLineDash(faint ? [4 * dpr, 3 * dpr] : []);
+        context.lineWidth = thick + more;
+        path();
+      }
+      context.globalAlpha = 1;
+      context.setLineDash([]);
+    };
+    const disc = ({ x, y }) => {
+      context.beginPath();
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+    };
+    context.save();
+    context.beginPath();
+    context.rect(tile.x, tile.y, tile.w, tile.h);
+    context.clip();
+    for (const m of marks) {
+      const by = m.faint && dpr % 2 ? 0.5 : 0; // a line of an odd number of pixels is crisp between them
+      if (!m.dot) stroke(m, () => context.strokeRect(m.x0 + by, m.y0 + by, m.x1 - m.x0, m.y1 - m.y0));
+    }
+    marks.forEach((m, i) => i && m.follows && this.paintArrow(context, marks[i - 1], m, m.dot ? radius + halo : 0, line, halo));
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    for (const m of marks.filter((mark) => mark.dot)) {
+      if (m.faint) stroke(m, () => (disc(m), context.stroke()));
+      else {
+        disc(m);
+        context.strokeStyle = m.ink;
+        context.lineWidth = 2 * halo;
+        context.stroke();
+        context.fillStyle = m.colour;
+        context.fill();
+        context.fillStyle = m.ink;
+        context.font = `600 ${1.08 * px}px ${this.font}`;
+        if (roomy) context.fillText(m.label, m.x, m.y + 0.06 * px, 1.7 * radius);
+      }
+    }
+    context.restore();
+  }
+
+  /** A line from one mark's middle to the next one's; its head ends `short` of it. */
+  paintArrow(context, before, m, short, line, halo) {
+    const whole = Math.hypot(m.x - before.x, m.y - before.y), far = whole - short, head = 4.3 * line;
+    if (far < head) return;
+    const [dx, dy] = [(m.x - before.x) / whole, (m.y - before.y) / whole];
+    const at = (ahead, aside = 0) => [before.x + ahead * dx - aside * dy, before.y + ahead * dy + aside * dx];
+    for (const [colour, more] of [[m.ink, 2 * halo], [m.colour, 0]]) {
+      context.strokeStyle = context.fillStyle = colour;
+      context.lineWidth = line + more;
+      context.beginPath();
+      context.moveTo(...at(0));
+      context.lineTo(...at(far - 0.8 * head));
+      context.stroke();
+      context.beginPath();
+      context.moveTo(...at(far));
+      context.lineTo(...at(far - head, 0.55 * head));
+      context.lineTo(...at(far - head, -0.55 * head));
+      context.closePath();
+      context.fill();
+      context.lineWidth = more;
+      if (more) context.stroke();
+    }
+  }
+
+  /** Each box's label on a tag at its edge; tags keep away from each other, from dots and from what is `taken`. */
+  paintTags(panel, context, tile, marks, taken) {
+    const { roomy, px, line, halo, radius } = this.markSizes(panel, tile);
+    if (!roomy) return;
+    const room = [tile.x + halo, tile.y + halo, tile.x + tile.w - halo, tile.y + tile.h - halo];
+    const seen = marks.filter((m) => !m.faint && m.x1 >= room[0] && m.x0 <= room[2] && m.y1 >= room[1] && m.y0 <= room[3]);
+    const boxes = seen.filter((m) => !m.dot), full = [...taken];
+    for (const { x, y } of seen.filter((m) => m.dot)) full.push([x - radius, y - radius, x + radius, y + radius]);
+    context.font = `600 ${px}px ${this.font}`;
+    context.textAlign = "left";
+    context.textBaseline = "alphabetic";
+    const pad = 0.4 * px, tags = [];
+    for (const m of boxes) {
+      if (!m.label) continue;
+      const most = Math.min(Math.max(m.x1 - m.x0, 0.62 * tile.w), room[2] - room[0]) - 2 * pad;
+      const text = shorten(context, m.label, most), wide = Math.ceil(context.measureText(text).width + 2 * pad);
+      const spot = this.bestSpot(m, wide, Math.round(1.4 * px), line / 2, room, full, boxes);
+      full.push(spot);
+      tags.push([m, text, spot]);
+    }
+    for (const [m, text, [x0, y0, x1, y1]] of tags.reverse()) { // the first lies on top
+      context.fillStyle = m.ink;
+      context.fillRect(x0 - halo, y0 - halo, x1 - x0 + 2 * halo, y1 - y0 + 2 * halo);
+      context.fillStyle = m.colour;
+      context.fillRect(x0, y0, x1 - x0, y1 - y0);
+      context.fillStyle = m.ink;
+      context.fillText(text, x0 + pad, y0 + 1.05 * px);
+    }
+  }
+
+  /**
+   * Where a tag stands: above its box, inside at the top, below, or inside at the bottom. A spot costs the part of the
+   * tag that is taken, which counts most, and the part of each box that the tag hides; of equal spots the first is best.
+   */
+  bestSpot({ x0, y0, x1, y1 }, wide, high, half, [left, top, right, bottom], taken, boxes) {
+    const clamp = (v, from, to) => Math.min(Math.max(v, from), to);
+    const shared = (a, b) =>
+      Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+    let best = null, least = Infinity;
+    const tops = [y0 + half - high, clamp(y0 - half, top, bottom - high), y1 - half, y1 + half - high];
+    tops.filter((y) => y >= top && y <= bottom - high).forEach((y, i) => {
+      [x0 - half, x1 + half - wide].forEach((wanted, j) => {
+        const x = clamp(wanted, left, right - wide), tag = [x, y, x + wide, y + high];
+        let cost = 0.03 * (2 * i + j);
+        for (const other of taken) cost += (4 * shared(tag, other)) / (wide * high);
+        for (const b of boxes) cost += shared(tag, [b.x0, b.y0, b.x1, b.y1]) / Math.max(1, (b.x1 - b.x0) * (b.y1 - b.y0));
+        if (cost < least) [best, least] = [tag, cost];
+      });
+    });
+    return best;
+  }
+
+  /** The smallest box with a label around the place under the pointer, on the map that a panel's foot speaks of. */
+  markAt(panel, { x, y }) {
+    const index = this.activeMap(panel), area = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);
+    const around = panel.view.marks.filter(({ box: [x0, y0, x1, y1], on, label }) =>
+      label && (on === null || on === index) && x + 0.5 > x0 && x + 0.5 < x1 && y + 0.5 > y0 && y + 0.5 < y1);
+    return around.sort((a, b) => area(a.box) - area(b.box))[0] ?? null;
   }
 
   /** Words that stand in a panel, all of one size: as large as the one with the least room allows. */
@@ -1585,9 +1760,12 @@ class BoardView {
 
   paintFoot(panel, place) {
     const { view, data } = panel;
+    const pointed = this.hovering ? this.markAt(panel, place) : null;
+    tip(panel.over, pointed?.label ?? "");
     if (data.role === "picture") {
-      say(panel.lo, this.header.credit);
-      tip(panel.lo, this.header.credit);
+      const words = pointed ? pointed.label : this.header.credit;
+      say(panel.lo, words);
+      tip(panel.lo, words);
       say(panel.hi, this.t("xy", place));
       this.paintScale(panel, null, null);
       return;
@@ -1609,8 +1787,8 @@ class BoardView {
     } else if (view.scale === "rgb") {
       if (entry) {
         const m = this.maps[entry.map], i = 3 * this.cell(entry, place).index;
-        text = `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`;
-        name = this.nameOf(entry);
+        text = pointed ? pointed.label : `${m.rgb[i]} ${m.rgb[i + 1]} ${m.rgb[i + 2]}`;
+        name = pointed ? "" : this.nameOf(entry);
       }
     } else {
       const m = this.maps[(entry ?? view.maps[0])?.map];

@@ -22,7 +22,7 @@ import numpy as np
 import streamlit as st
 
 from fusionviz import scales, texts
-from fusionviz.board import Arithmetic, Board, BoardFrame, BoardSweep, Map, Panel, PanelView
+from fusionviz.board import Arithmetic, Board, BoardFrame, BoardSweep, Map, Mark, Panel, PanelView
 from fusionviz.selection import COLORMAPS, RANGES, View
 
 SETTINGS = ("pin", "pin_channel", "colormap", "gamma", "range", "aligned", "frame")
@@ -227,6 +227,7 @@ def _view(view: PanelView, payload: _Payload) -> dict:
         "nodes": [dataclasses.asdict(node) for node in view.nodes],
         "edges": [dataclasses.asdict(edge) for edge in view.edges],
         "labels": [dataclasses.asdict(label) for label in view.labels],
+        "marks": _marks(view.marks),
         "asks": view.asks,
         "title": view.title,
         "of": view.of,
@@ -247,6 +248,15 @@ def _map(m: Map, view: PanelView, payload: _Payload, *, rgb: bool) -> dict:
     }
 
 
+def _marks(marks: Iterable[Mark]) -> list[dict]:
+    """Marks that stand somewhere: a box that a network could not say has numbers that are none."""
+    return [
+        {**dataclasses.asdict(mark), "box": [float(v) for v in mark.box]}
+        for mark in marks
+        if np.isfinite(mark.box).all()
+    ]
+
+
 def _sweep(sweep: BoardSweep, payload: _Payload) -> dict:
     payload.fit(view for frame in sweep.frames for panel in frame.panels for view in panel.views)
     return {
@@ -260,7 +270,7 @@ def _sweep(sweep: BoardSweep, payload: _Payload) -> dict:
 
 
 def _frame(frame: BoardFrame, payload: _Payload) -> dict:
-    """What differs from position to position: badges, maps, bars and notes, in the order of panels and their views."""
+    """What differs from position to position: badges, maps, bars, marks, notes; in the order of panels and views."""
     return {
         "value": frame.value,
         "place": frame.place,
@@ -280,6 +290,7 @@ def _version(view: PanelView, payload: _Payload) -> dict:
         "shares": [payload.add(m.values, rgb=False) for m in view.shares],
         "bars": [_number(b.value) for b in view.bars],
         "edges": [{"share": edge.share, "text": edge.text} for edge in view.edges],
+        "marks": _marks(view.marks),
         "note": view.note,
     }
 
@@ -348,12 +359,22 @@ def _shared() -> str:
             theme: [scales.branch_colours(n, dark=theme == "dark") for n in range(MOST_BRANCHES + 1)]
             for theme in ("light", "dark")
         },
+        "pin": scales.PIN_COLOUR,
+        "inks": {colour: scales.ink_on(colour) for colour in _mark_colours()},
         "none": {
             theme: [int(c) for c in scales.colour(np.array([[np.nan]]), 0, 1, "gate", dark=theme == "dark")[0, 0]]
             for theme in ("light", "dark")
         },
     }
     return f"const SHARED = {json.dumps(known)};\n"
+
+
+def _mark_colours() -> list[str]:
+    """Every colour that a mark can have."""
+    levels = {
+        c for n in range(MOST_BRANCHES + 1) for dark in (False, True) for c in scales.branch_colours(n, dark=dark)
+    }
+    return [scales.PIN_COLOUR, *sorted(levels)]
 
 
 _HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import itertools
 
 import streamlit as st
 
-from fusionviz import fusion
+from fusionviz import fusion, systems
 from fusionviz.ui import session, words
 from fusionviz.ui.components.equation import coloured
 from fusionviz.ui.words import of_method, say
@@ -15,7 +15,7 @@ def show() -> None:
     with st.container(gap="xsmall"):
         st.subheader(say("methods.title"), anchor=False)
         st.caption(say("methods.about"))
-    for family, keys in itertools.groupby(fusion.names(), key=lambda k: fusion.spec(k).family):
+    for family, keys in itertools.groupby((*fusion.names(), *systems.names()), key=lambda k: fusion.spec(k).family):
         st.markdown(f"#### {say(f'families.{family}')}")
         for key in keys:
             _row(key)
@@ -32,8 +32,7 @@ def _row(key: str) -> None:
         idea.markdown(of_method(key, "idea"))
         with go:
             if st.button(say("methods.open"), key=f"open_{key}", width="stretch"):
-                session.change(method=key)
-                st.switch_page("fusionviz/ui/pages/explore_page.py")
+                session.open_method(key)
             if st.button(say("frame.lesson"), key=f"lesson_{key}", width="stretch", type="tertiary"):
                 st.session_state.lesson = key
                 st.switch_page("fusionviz/ui/pages/lessons_page.py")

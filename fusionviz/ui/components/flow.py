@@ -59,6 +59,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
         sizes[node.key] = (widest + 16, 9.0 + 12.5 * (2 + bool(formula) + len(costs)))
     placed = flow_layout.layout(merged, sizes, gap=(20.0, 12.0))
     total = found.costs()
+    told = {name: count(n) for name, n in total.items()}
     colours = ROLE_COLOURS["dark" if words.is_dark() else "light"]
     _FLOW(
         data={
@@ -72,7 +73,7 @@ def show(found: StudyResult, times_ms: dict[str, float] | None, asked: Callable[
             "colours": colours,
             "texts": {
                 "title": say("flow.title"),
-                "sum": say("flow.sum", parameters=count(total["parameters"]), macs=count(total["macs"])),
+                "sum": say("flow.sum" if total["macs"] else "flow.sum_parameters", **told),
                 "ask": say("flow.ask"),
             },
         },

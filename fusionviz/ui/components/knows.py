@@ -4,7 +4,7 @@ import html
 
 import streamlit as st
 
-from fusionviz import weights
+from fusionviz import study, weights
 from fusionviz.errors import FusionvizError
 from fusionviz.study import StudyResult
 from fusionviz.ui import cache, session, words
@@ -19,7 +19,7 @@ def show(found: StudyResult) -> None:
         if found.guesses:
             _classes(found)
         else:
-            _random(found)
+            _random(found.selection.backbone)
 
 
 def _classes(found: StudyResult) -> None:
@@ -36,8 +36,18 @@ def _classes(found: StudyResult) -> None:
     st.html(f'<div class="guesses"><strong>{html.escape(say("knows.title"))}</strong>{cells}</div>')
 
 
-def _random(found: StudyResult) -> None:
-    backbone = found.selection.backbone
+def of_system(found: StudyResult) -> None:
+    """Offer the published weights of a network in the wild that runs with random ones."""
+    key = study.published(found.selection.with_(weights="auto"))
+    if key is None or found.result.provenance.kind != "random":
+        return
+    with st.container(
+        border=True, key="knows", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+    ):
+        _random(key)
+
+
+def _random(backbone: str) -> None:
     st.markdown(say("knows.random"), width="content")
     try:
         known = weights.published(backbone)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from fusionviz import fusion, leaderboard, texts
+from fusionviz import fusion, leaderboard, systems, texts
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import session, words
 from fusionviz.ui.components.equation import in_markdown
@@ -14,7 +14,7 @@ SUBJECTS = ("levels", "fusion", "alignment", "provenance", "leaderboard", "help"
 def show() -> None:
     """Show the chosen lesson: the one asked for, else the method's on the board."""
     s = st.session_state
-    keys = (*SUBJECTS, *fusion.names())
+    keys = (*SUBJECTS, *fusion.names(), *systems.names())
     asked = st.query_params.get("lesson")
     if asked in keys and asked != s.get("lesson_asked"):
         s.lesson = asked
@@ -40,9 +40,8 @@ def show() -> None:
         with st.container(key="idea"):
             st.markdown(found.front["idea"])
         st.markdown(in_markdown(leaderboard.quoted(found.body, _measured(), language), dark=words.is_dark()))
-        if s.lesson in fusion.names() and st.button(say("methods.open"), type="primary"):
-            session.change(method=s.lesson)
-            st.switch_page("fusionviz/ui/pages/explore_page.py")
+        if s.lesson not in SUBJECTS and st.button(say("methods.open"), type="primary"):
+            session.open_method(s.lesson)
 
 
 def _measured() -> leaderboard.Leaderboard | None:

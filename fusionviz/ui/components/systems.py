@@ -7,15 +7,18 @@ import streamlit as st
 from fusionviz import fusion
 from fusionviz import systems as catalogue
 from fusionviz.ui import session
+from fusionviz.ui.components import asking
 from fusionviz.ui.words import of_method, say
 
 
+def _open(key: object) -> None:
+    picture = asking.picture_for(str(key), session.selection().picture)
+    session.change(method=key, picture=picture)
+
+
 def choose() -> None:
-    """Let a person choose a kind of system, and one of that kind; a selection without a system gets one."""
+    """Let a person choose a kind of system, and one of that kind."""
     chosen = session.selection()
-    if not fusion.spec(chosen.method).is_system:
-        session.change(method="fpn_detector")
-        chosen = session.selection()
     family = fusion.spec(chosen.method).family
     by_family = {
         name: list(keys) for name, keys in itertools.groupby(catalogue.names(), key=lambda k: catalogue.spec(k).family)
@@ -29,12 +32,12 @@ def choose() -> None:
             list(families),
             format_func=families.__getitem__,
             **one,
-            **session.mirror("system_family", family, lambda name: session.change(method=by_family[name][0])),
+            **session.mirror("system_family", family, lambda name: _open(by_family[name][0])),
         )
         st.segmented_control(
             say("systems.which"),
             list(titles),
             format_func=lambda key: titles.get(key, key),
             **one,
-            **session.mirror(f"system_{family}", chosen.method, lambda key: session.change(method=key)),
+            **session.mirror(f"system_{family}", chosen.method, _open),
         )

@@ -8,8 +8,6 @@ from fusionviz.ui.components import board_view, elsewhere, export, flow, heading
 from fusionviz.ui.words import say
 
 selection = session.selection()
-if session.is_system():  # a link to a system, opened here
-    st.switch_page("fusionviz/ui/pages/systems_page.py")
 heading.show(selection)
 said = st.container(gap="small", key="said")  # always there, so that a remark does not move the board in the page
 with said:

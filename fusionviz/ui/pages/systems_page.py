@@ -4,7 +4,7 @@ import streamlit as st
 
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
-from fusionviz.ui.components import asking, board_view, export, flow, heading, measured, status, systems
+from fusionviz.ui.components import asking, board_view, export, flow, heading, knows, measured, status, systems
 from fusionviz.ui.words import say
 
 systems.choose()
@@ -36,6 +36,7 @@ asking.answer(found)
 
 export.show(found)
 board_view.show(found, selection.view)
+knows.of_system(found)
 measured.show(found)
 flow.show(found, status.step_times(found), status.ask_step_times, key="flow")
 status.show(found)
