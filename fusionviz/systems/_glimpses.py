@@ -20,8 +20,10 @@ from fusionviz.trace import NullTrace
 
 CELLS = 12
 """Of a glimpse's side, at every scale."""
-SIDES = (12.0, 24.0, 48.0)
+SIDES = (12.0, 24.0, 48.0, 96.0)
 """Of the windows in pixels: each is twice as wide as the one before."""
+FEATURES = 48
+"""Numbers that a window becomes before all of them are put together."""
 MOST = 8
 """Glimpses, at most; networks are trained to answer after each of them."""
 WIDTH = 80
@@ -54,7 +56,12 @@ class Walk:
     decided: tuple[bool, ...]
 
 
-def retina(picture: Tensor, place: Tensor, scale: int) -> Tensor:
+def shrunk(picture: Tensor, scale: int) -> Tensor:
+    """Return a picture in which each cell is the mean of 2^scale x 2^scale pixels; at the edge of fewer."""
+    return F.avg_pool2d(picture, 2**scale, ceil_mode=True, count_include_pad=False) if scale else picture
+
+
+def retina(picture: Tensor, place: Tensor, scale: int, small: Tensor | None = None) -> Tensor:
     """Return a square window of each picture, [b 3 g g]: g * 2^scale pixels wide, each cell the mean of its pixels.
 
     Windows that reach over the edge see the edge's pixels again.
@@ -63,11 +70,11 @@ def retina(picture: Tensor, place: Tensor, scale: int) -> Tensor:
         picture: [b 3 h w].
         place: middles [b 2], (y, x) from -1 to 1.
         scale: 0 for the sharp window; each further one is twice as wide.
+        small: the picture as `shrunk` makes it, if that is there already.
     """
-    shrink = 2**scale
-    small = F.avg_pool2d(picture, shrink, ceil_mode=True, count_include_pad=False) if scale else picture
+    small = shrunk(picture, scale) if small is None else small
     size = place.new_tensor(picture.shape[-2:])
-    middle = (place + 1) / 2 * size / shrink  # in cells of the small picture
+    middle = (place + 1) / 2 * size / 2**scale  # in cells of the small picture
     offsets = torch.arange(CELLS, device=place.device, dtype=place.dtype) - (CELLS - 1) / 2
     # grid_sample's -1 and 1 are the outer edges of the first and the last cell.
     y, x = (2 * (middle[:, i, None] + offsets) / small.shape[2 + i] - 1 for i in (0, 1))  # [b g]
@@ -84,19 +91,24 @@ class Glimpse(nn.Module):
     def __init__(self, joins: str) -> None:
         super().__init__()
         self.joins = joins
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((3, 16), (16, 32), (32, 48)):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        self.see = nn.Sequential(*layers[:-1])  # [b 48 3 3] of each window, by the same filters
-        self.mix = nn.Sequential(nn.Conv2d(48 * len(SIDES), 48, 1), nn.ReLU(), nn.Flatten())
-        self.what = nn.Linear(48 * (CELLS // 4) ** 2, WIDTH, bias=joins == "add")
-        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, WIDTH))
+        self.see = eye(bundled.build("scene_resnet"))  # each window becomes a map [b 64 2 2], by the same filters
+        self.settle = nn.Sequential(*conv(64, FEATURES, 2), nn.Flatten())
+        self.what = nn.Linear(FEATURES * len(SIDES), WIDTH, bias=joins == "add")
+        self.where = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, WIDTH))
+        if joins == "multiply":
+            nn.init.ones_(self.where[-1].bias)  # at first no place silences anything
 
-    def forward(self, picture: Tensor, place: Tensor, trace: NullTrace) -> tuple[Tensor, Tensor]:
-        """Return what the glimpse says [b 80], and the windows [b k 3 g g]."""
-        windows = []
-        for k, _ in enumerate(SIDES):
-            crop = lambda p, l, k=k: retina(p, l, k)  # noqa: E731, E741
+    def forward(
+        self, picture: Tensor, place: Tensor, trace: NullTrace, smalls: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the glimpse says [b 80], and the windows [b k 3 g g].
+
+        Args:
+            smalls: the picture shrunk for each of the windows; many glimpses at one picture share them.
+        """
+        smalls, windows = smalls or tuple(shrunk(picture, k) for k, _ in enumerate(SIDES)), []
+        for k, small in enumerate(smalls):
+            crop = lambda p, l, k=k, small=small: retina(p, l, k, small)  # noqa: E731, E741
             formula = rf"\rho_{k + 1}(I,l_t)"
             windows.append(trace.step(f"window_{k + 1}", "retina", crop, picture, place, formula=formula))  # [b 3 g g]
         what = trace.step("what", "what", self._what, *windows, formula=r"A=W_g h_{\rho}", role="low", module=self.see)
@@ -110,9 +122,18 @@ class Glimpse(nn.Module):
         return trace.step("glimpse", op, both, what, where, formula=rf"g_t=\delta(A{sign}L)"), torch.stack(windows, 1)
 
     def _what(self, *windows: Tensor) -> Tensor:
-        b = len(windows[0])
-        seen = self.see(torch.cat(windows))  # [k*b 48 3 3]
-        return self.what(self.mix(torch.cat(seen.split(b), 1)))
+        seen = self.settle(self.see(torch.cat(windows)))  # [k*b 48]
+        return self.what(torch.cat(seen.split(len(windows[0])), 1))
+
+
+def eye(network: bundled.SceneResNet) -> nn.Sequential:
+    """Return the first layers of a network trained on scenes, which see a glimpse: [b 3 h w] -> [b 64 h/8 w/8]."""
+    return nn.Sequential(network.stem, network.stage1, network.stage2[0])
+
+
+def conv(inputs: int, outputs: int, side: int, **how: int) -> tuple[nn.Module, ...]:
+    """Return a convolution, BatchNorm and ReLU."""
+    return nn.Conv2d(inputs, outputs, side, bias=False, **how), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 class Glimpses(System):
@@ -140,6 +161,8 @@ class Glimpses(System):
         self.glimpse = Glimpse(join)
         self.answer = nn.Linear(state, len(KINDS))
         self.next = nn.Linear(place, 2)
+        with torch.no_grad():
+            self.next.weight.mul_(0.1)  # tanh saturates; the first looks go near the middle
 
     def walk(
         self,
@@ -167,6 +190,7 @@ class Glimpses(System):
         trace = trace or NullTrace()
         uniform, normal = self._draws(len(picture)) if draws is None else draws
         uniform, normal = uniform.to(picture), normal.to(picture)
+        smalls = tuple(shrunk(picture, k) for k, _ in enumerate(SIDES))
         picture = trace.input("picture", picture, formula="I")
         states = self.begin(picture, trace, **how)
         decided = tuple(look == "learned" and (t > 0 or self.chooses_first) for t in range(count))
@@ -181,7 +205,7 @@ class Glimpses(System):
                 place = trace.step("place", "scatter", scatter, mean, formula=r"l_t\sim\mathcal{N}(\mu,\sigma^2)")
             else:
                 place = trace.input("place", mean, formula="l_t")
-            seen, patches = self.glimpse(picture, place, trace)  # [b 80]
+            seen, patches = self.glimpse(picture, place, trace, smalls)  # [b 80]
             states = self.remember(seen, states, trace)
             scores = trace.step("answer", "linear", self.answer, states[0], formula=r"W_a h_t", role="fused")
             for values, value in zip(kept, (place, mean, scores, before, patches), strict=True):

@@ -4,9 +4,9 @@ Paper: Ba, Mnih, Kavukcuoglu, "Multiple Object Recognition with Visual Attention
 Idea: as RAM, but the lower LSTM answers and the upper one chooses places. The whole picture, made coarse, starts the
 upper memory alone, so that the first look goes to where something is, while the answer rests on glimpses. What and
 where are multiplied: a place that says nothing silences what is seen there.
-Differs from paper: it names the one thing of a picture, and so needs no end of a sequence; fewer and smaller layers.
-It is trained as RAM is, on the chance of the right answer. `join=add` joins what and where as RAM does; `context=off`
-starts the upper memory at zero.
+Differs from paper: the coarse picture is seen by the same eye as the windows. It names the one thing of
+a picture, and so needs no end of a sequence; fewer and smaller layers. It is trained as RAM is, eye and all.
+`join=add` joins what and where as RAM does; `context=off` starts the upper memory at zero.
 """
 
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionviz.registry import FusionSpec, Param, register
-from fusionviz.systems._glimpses import GLIMPSES, JOINS, LOOK, SIGMA, WIDTH, Glimpses
+from fusionviz.systems._glimpses import GLIMPSES, JOINS, LOOK, SIGMA, WIDTH, Glimpses, conv
 from fusionviz.trace import NullTrace
 
 STATE = 64
-COARSE = 16
+COARSE = 32
 """Side of the coarse picture, in cells."""
 
 SPEC = FusionSpec(
@@ -59,10 +59,9 @@ class DRAM(Glimpses):
     def setup(self, glimpses: int, look: str, sigma: float, join: str, context: bool) -> None:
         self.build(join, STATE, STATE)
         self.lower, self.upper = nn.LSTMCell(WIDTH, STATE), nn.LSTMCell(STATE, STATE)
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((3, 16), (16, 24)):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        self.coarse = nn.Sequential(*layers, nn.Flatten(), nn.Linear(24 * (COARSE // 4) ** 2, STATE), nn.Tanh())
+        self.coarse = nn.Sequential(  # on what the same eye sees, [b 64 4 4]
+            *conv(64, 16, 1), nn.Flatten(), nn.Linear(16 * (COARSE // 8) ** 2, STATE), nn.Tanh()
+        )
 
     def begin(self, picture: Tensor, trace: NullTrace, keep: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return r, its cell, the upper cell and s. `keep` [b 1] is 0 for pictures whose context is left out."""
@@ -71,8 +70,11 @@ class DRAM(Glimpses):
         if not self.params["context"]:
             return lower, cells, upper, trace.input("upper_0", zero, formula="s_0=0")
         shrink = lambda t: F.adaptive_avg_pool2d(t, COARSE)  # noqa: E731
-        small = trace.step("coarse", "coarse", shrink, picture, formula=r"\downarrow I")  # [b 3 16 16]
-        start = trace.step("upper_0", "context", self.coarse, small, formula=r"s_0=C(\downarrow I)")  # [b 64]
+        small = trace.step("coarse", "coarse", shrink, picture, formula=r"\downarrow I")  # [b 3 32 32]
+        look = lambda t: self.coarse(self.glimpse.see(t))  # noqa: E731
+        start = trace.step(
+            "upper_0", "context", look, small, formula=r"s_0=C(\downarrow I)", module=self.coarse
+        )  # [b 64]
         return lower, cells, upper, start if keep is None else start * keep
 
     def remember(self, glimpse: Tensor, states: tuple[Tensor, ...], trace: NullTrace) -> tuple[Tensor, ...]:

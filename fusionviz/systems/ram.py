@@ -4,9 +4,12 @@ Paper: Mnih, Heess, Graves, Kavukcuoglu, "Recurrent Models of Visual Attention",
 Idea: a glimpse is sharp in the middle and coarse around it, as an eye sees. What it shows and where it was are added;
 a state remembers all glimpses, and says what the thing is and where to look next. A place is a draw, through which no
 gradient runs: it is learned by REINFORCE, from whether the answer was right. Hard attention over place and time.
-Differs from paper: three small convolutions see the windows where the paper has a fully connected layer; a window that
-reaches over the edge sees the edge's pixels again. It answers after every glimpse, not after the last one alone, so
-that their number can be changed. `join=multiply` joins what and where as DRAM does.
+Differs from paper: convolutions see the windows where the paper has a fully connected layer. They begin as the first
+layers of the shipped network and are taught to see before the walk is learned, and in training the state also has to
+tell where the thing is; see `training/glimpsing`. A window that reaches over the edge sees the edge's pixels again. The
+reward is the chance of the right answer, and what it is above the baseline is divided by its spread. It answers after
+every glimpse, not after the last one alone, so that their number can be changed. `join=multiply` joins what and where
+as DRAM does.
 """
 
 from torch import Tensor, nn
@@ -35,7 +38,7 @@ SPEC = FusionSpec(
 class RAM(Glimpses):
     """Name the one thing of a picture from a few glimpses.
 
-    Cheap on large pictures: six glimpses read 3 x 12 x 12 numbers each, however many pixels there are. Whatever lies
+    Cheap on large pictures: six glimpses read 4 x 12 x 12 cells each, however many pixels there are. Whatever lies
     in no window is never seen.
 
     Equation: g = relu(W_g what + W_l where), h = relu(W_h h + W g), next place = tanh(W h) + sigma n; the first
@@ -49,6 +52,8 @@ class RAM(Glimpses):
     def setup(self, glimpses: int, look: str, sigma: float, join: str) -> None:
         self.build(join, WIDTH, WIDTH)
         self.from_glimpse, self.from_state = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        nn.init.eye_(self.from_state.weight)  # at first one half of the state adds up glimpses and forgets none,
+        nn.init.zeros_(self.from_state.weight[WIDTH // 2 :])  # and the other knows the last one alone
 
     def begin(self, picture: Tensor, trace: NullTrace) -> tuple[Tensor, ...]:
         return (trace.input("state_0", picture.new_zeros(len(picture), WIDTH), formula=r"h_{t-1}"),)

@@ -8,8 +8,10 @@ each word: attention over time.
 Differs from paper: what is annotated are not VGG's 14x14 places but the places of s8, made of two levels, of the
 picture's colours (the backbone was trained to forget them) and of where a place is. The sentence names the things
 from left to right, each as colour and kind, then ends: of 21 words. One set of weights, trained with soft attention,
-serves both kinds; the paper trains hard attention apart, by REINFORCE. Scores go through tanh and the context through
-a scalar gate, as in the released code; a copy that is widely used has ReLU and a gate for each channel.
+serves both kinds; the paper trains hard attention apart, by REINFORCE. In training every annotation also has to name
+the thing at its place, through a layer that is not kept; the paper fits all by the sentence alone. Scores go through
+tanh and the context through a scalar gate, as in the released code; a copy that is widely used has ReLU and a gate for
+each channel.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class ShowAttendTell(System):
         low, high = (info.channels for info in self.infos)
         self.low = nn.Sequential(nn.Conv2d(low, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
         self.high = nn.Sequential(nn.Conv2d(high, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
-        self.colour = nn.Sequential(*_conv(3, 16), *_conv(16, 32), *_conv(32, 48), nn.Conv2d(48, WIDTH, 1))
+        self.colour = nn.Sequential(*_conv(3, 24), *_conv(24, 48), *_conv(48, WIDTH)[:-1])
         self.place = nn.Conv2d(2, WIDTH, 1, bias=False)
         self.around = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 5, padding=2, groups=WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, bias=False)

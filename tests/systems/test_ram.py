@@ -20,9 +20,9 @@ def ram(**params: object):
 
 
 # --- the retina ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("scale", [0, 1, 2])
+@pytest.mark.parametrize("scale", [0, 1, 2, 3])
 def test_the_middle_place_is_the_middle_crop(scale: int) -> None:
-    """A window of 12, 24 or 48 pixels around the middle, each cell the mean of 1, 2 x 2 or 4 x 4 pixels."""
+    """A window of 12, 24, 48 or 96 pixels around the middle, each cell the mean of 1, 2 x 2, 4 x 4 or 8 x 8 pixels."""
     x, half = picture(), CELLS * 2**scale // 2
     crop = x[..., 64 - half : 64 + half, 64 - half : 64 + half]
     expected = crop.unflatten(-2, (CELLS, -1)).unflatten(-1, (CELLS, -1)).mean((-3, -1))
@@ -47,17 +47,17 @@ def test_pixels_read_are_those_of_the_windows_whatever_the_picture() -> None:
     for size in ((128, 128), (256, 200)):
         walk = ram().walk(picture(size=size), count=2)
         read = walk.patches[0, 0, :, 0].numel()
-        assert read == len(SIDES) * CELLS**2 == 432
+        assert read == len(SIDES) * CELLS**2 == 576
         assert tuple(CELLS * 2.0**k for k in range(len(SIDES))) == SIDES
 
 
 def test_what_lies_in_no_window_changes_nothing() -> None:
-    module, x = ram(look="random", glimpses=3), picture()
+    module, x = ram(look="random", glimpses=3), picture(size=(256, 256))
     walk = module.walk(x)
-    rows, columns = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
-    seen = torch.zeros(128, 128, dtype=torch.bool)
-    for y, c in ((walk.places[0] + 1) * 64).tolist():
-        seen |= ((rows - y).abs() < 24 + 4) & ((columns - c).abs() < 24 + 4)
+    rows, columns = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    seen = torch.zeros(256, 256, dtype=torch.bool)
+    for y, c in ((walk.places[0] + 1) * 128).tolist():
+        seen |= ((rows - y).abs() < 48 + 8) & ((columns - c).abs() < 48 + 8)
     assert not bool(seen.all())
     other = torch.where(seen, x, torch.randn_like(x))
     torch.testing.assert_close(module.walk(other).scores, walk.scores)

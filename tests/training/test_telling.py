@@ -1,5 +1,8 @@
 """Learning to describe: what should be said, how sentences are counted, and that a small network learns to say it."""
 
+import math
+
+import pytest
 import torch
 
 from fusionviz import scenes, systems
@@ -20,16 +23,17 @@ def toy(count: int, seed: int) -> Tellings:
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.full((count, 3, 32, 32), 128, dtype=torch.uint8)
     low, high = torch.zeros(count, 4, 4, 4), torch.zeros(count, 4, 2, 2)
-    words = torch.full((count, LONGEST), END)
+    words, named = torch.full((count, LONGEST), END), torch.full((count, 2, 4, 4), END)
     for i in range(count):
         for place in (0, 1):
             colour, kind, row = (int(torch.randint(0, n, (), generator=generator)) for n in (2, 2, 4))
             column = 3 * place
             words[i, 2 * place], words[i, 2 * place + 1] = (RED, BLUE)[colour], (BALL, TREE)[kind]
+            named[i, :, row, column] = words[i, 2 * place : 2 * place + 2]
             paint = torch.tensor(PAINT[(RED, BLUE)[colour]], dtype=torch.uint8).view(3, 1, 1)
             pictures[i, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = paint
             low[i, kind, row, column], high[i, 2, row // 2, column // 2] = 2, 1
-    return Tellings(pictures, {"s8": low.half(), "s16": high.half()}, words)
+    return Tellings(pictures, {"s8": low.half(), "s16": high.half()}, words, named)
 
 
 def build(**params: object):  # noqa: ANN201
@@ -51,6 +55,33 @@ def test_the_longest_sentence_has_room_for_every_thing_of_a_scene() -> None:
     looks = tuple(scenes.Look("ball", "red", "plain", 9.0, float(x), 9.0) for x in range(9))
     said = telling.sentence(looks)
     assert (len(said), said.count(END)) == (LONGEST, 1)
+
+
+def test_every_place_is_named_after_what_shows_most_of_itself_there() -> None:
+    looks = tuple(
+        scenes.Look(kind, colour, "plain", 2.0, 0.0, 0.0) for kind, colour in (("ball", "red"), ("tree", "blue"))
+    )
+    seen = torch.zeros(4, 8, dtype=torch.uint8)
+    seen[0, 0] = 2  # a single pixel before the ground
+    seen[2:, 4:6], seen[3, 4:7] = 1, 2  # two pixels of the first, three of the second
+    named = telling.names(seen, looks, (2, 4))
+    assert named.shape == (2, 2, 4)
+    assert named[0].tolist() == [[BLUE, END, END, END], [END, END, RED, BLUE]]
+    assert named[1].tolist() == [[TREE, END, END, END], [END, END, BALL, TREE]]
+
+
+def test_names_of_places_are_right_where_kinds_are_and_colours_count_only_on_things() -> None:
+    named = torch.full((1, 2, 1, 2), END)
+    named[0, :, 0, 0] = torch.tensor([RED, BALL])
+    scores = torch.zeros(1, len(WORDS), 1, 2)
+    kinds, colours = len(WORDS) - len(telling.COLOURS), len(telling.COLOURS)
+    assert float(telling.misnamed(scores, named)) == pytest.approx(math.log(kinds) + math.log(colours))
+    scores[0, BALL, 0, 0] = scores[0, END, 0, 1] = scores[0, RED, 0, 0] = 50
+    assert float(telling.misnamed(scores, named)) == pytest.approx(0, abs=1e-5)
+    scores[0, BLUE, 0, 1] = 90  # a colour where nothing is: nobody asked
+    assert float(telling.misnamed(scores, named)) == pytest.approx(0, abs=1e-5)
+    nothing = telling.misnamed(torch.zeros(1, len(WORDS), 1, 2), torch.full((1, 2, 1, 2), END))
+    assert float(nothing) == pytest.approx(math.log(kinds))
 
 
 def test_words_are_counted_up_to_the_first_end() -> None:
@@ -78,6 +109,12 @@ def test_each_name_counts_for_one_thing() -> None:
 def test_the_order_of_a_sentence_is_no_mistake_of_its_names() -> None:
     told = telling.figures([[BLUE, TREE, RED, BALL, END]], [[RED, BALL, BLUE, TREE, END]])
     assert told["described"] == told["right"] == 100
+
+
+def test_what_is_described_is_also_told_by_the_number_of_things() -> None:
+    true = [[RED, BALL, END, END], [BLUE, TREE, RED, TREE], [BLUE, BALL, RED, BALL]]
+    said = [[RED, BALL, END, END], [BLUE, TREE, END, END], [END, END, END, END]]
+    assert telling.by_number(said, true) == {"described_1": 100.0, "described_2": 25.0}
 
 
 # --- learning ------------------------------------------------------------------------------------
@@ -112,4 +149,19 @@ def test_drawn_scenes_come_with_the_maps_of_their_backbone_and_their_sentences()
     told = telling.draw(open_shipped("scene_resnet"), TEST, 2, 64)
     assert {name: tuple(v.shape) for name, v in told.maps.items()} == {"s8": (2, 64, 8, 8), "s16": (2, 96, 4, 4)}
     assert told.pictures.shape == (2, 3, 64, 64)
+    assert told.named.shape == (2, 2, 8, 8)
+    for i, words in enumerate(told.words.tolist()):
+        assert set(told.named[i].flatten().tolist()) <= set(words)  # those of the scene's things, and END
+        assert told.named[i].unique().numel() > 1
     assert told.words.tolist() == [telling.sentence(scenes.scene(TEST + i, 64).looks) for i in range(2)]
+
+
+def test_a_run_gives_what_ships_and_its_figures() -> None:
+    net = open_shipped("scene_resnet")
+    train, test = telling.draw(net, 0, 8), telling.draw(net, TEST, 3)
+    module, told, more = telling.run(net, train, test, budget=telling.QUICK, seed=3)
+    assert not module.training
+    assert all(bool((p == p.half().float()).all()) for p in module.parameters())
+    assert told == telling.score(module, test)
+    assert set(told) == {"described", "colours", "kinds", "right"}
+    assert set(more) == {f"described_{len(telling.pairs(words))}" for words in test.words.tolist()}
