@@ -93,6 +93,27 @@ def test_a_phrase_is_asked_and_an_unknown_word_costs_nothing(systems_page: Syste
     assert "ring" in alert
 
 
+def test_random_places_are_another_path(systems_page: SystemsPage) -> None:
+    opened = systems_page.go("?m=ram&img=scene:5:1")
+    path = opened.page.locator("[data-panel=weight] canvas").first
+    before = path.screenshot()
+    opened.press("knob_ram_look", "Random")
+    assert opened.query()["k.look"] == "random"
+    assert path.screenshot() != before
+
+
+def test_a_network_in_the_wild_says_that_it_is_random_and_offers_its_weights(systems_page: SystemsPage) -> None:
+    opened = systems_page.go("?m=wild_gates&k.net=mobilenet_v3_small&img=sample:coffee&size=96")
+    assert opened.page.locator("[data-panel=weight] .badge").inner_text() == "random weights"
+    assert opened.page.get_by_role("button", name=re.compile("Download")).is_visible()
+    opened.press("knob_wild_gates_scale", "As it comes")
+    assert opened.query()["k.scale"] == "given"
+    shape = opened.page.locator("[data-panel=fused] .shape").inner_text()
+    opened.press("system_wild", "Segmentation")
+    assert "Classes" in " ".join(opened.titles())
+    assert opened.page.locator("[data-panel=fused] .shape").inner_text() != shape
+
+
 def test_explore_and_systems_keep_their_own_choice(systems_page: SystemsPage) -> None:
     opened = systems_page.go("?m=gmu&img=scene:16")
     opened.page.get_by_role("link", name="Explore").click()
