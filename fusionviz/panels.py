@@ -475,7 +475,8 @@ class Builder:
         ends = {n: _number(float(getattr(value, f)())) for n, f in (("low", "min"), ("high", "max"), ("mean", "mean"))}
         if a.kind == "share":
             return self.say("panel.share_note", note=self.say("attention.note.share"), **ends)
-        return self.say("panel.weight_note", sums=self.say(f"attention.sums.{a.sums}"), **ends)
+        law = "unbounded" if a.kind == "affine" else a.sums
+        return self.say("panel.weight_note", sums=self.say(f"attention.sums.{law}"), **ends)
 
     def branches(self, count: int) -> tuple[tuple[str, tuple[int, int]], ...]:
         """What the branches of a weight are called, and their levels, fine to coarse."""

@@ -121,7 +121,7 @@ class _System(Builder):
                 Map(reduce.rms(m.tensor), name, None, (i, len(row)), m.stride, m.offset, box, number)
                 for i, ((name, m), box) in enumerate(zip(row, found, strict=True))
             ]
-            sizes = [self.say("panel.shape", shape=m.shape_text, stride=f"{m.stride[0]:g}") for _, m in row]
+            sizes = [m.shape_text for _, m in row]  # short, so that it stays legible
             maps += drawn
             labels += layouts.legend(drawn, sizes)
         shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
