@@ -15,11 +15,13 @@ from streamlit.testing.v1 import AppTest
 from torch.nn import functional as F
 
 from fusionviz import backbones, measured, pack, systems, texts
+from fusionviz.board import Mark
 from fusionviz.leaderboard import Figure
 from fusionviz.pack import SystemCard
 from fusionviz.scenes.colours import COLOURS
 from fusionviz.systems.show_attend_tell import END, WORDS
 from fusionviz.training import detecting, packing, telling
+from fusionviz.ui.components import measured as page_component
 
 ROOT = Path(__file__).resolve().parents[2]
 each_language = pytest.mark.parametrize("language", texts.LANGUAGES)
@@ -260,6 +262,17 @@ def test_a_description_stands_beside_what_is_there(folder: Path, language: str) 
     assert texts.text("measured.told.scene", language) in page
     photograph = drawn(open_page(m="show_attend_tell", img="sample:chelsea", lang=language))
     assert texts.text("measured.told.scene", language) not in photograph
+
+
+def test_the_surest_box_lies_on_top_and_words_keep_clear_of_each_other() -> None:
+    sure, other = Mark((10, 40, 60, 90), "ring 0.99", (0, 4)), Mark((12, 40, 70, 95), "tree 0.60", (3, 4))
+    page = page_component._boxes([sure, other, Mark((5, 5, 9, 9), faint=True)], 128, 128)
+    assert re.findall(r"ms-box missed|ring 0.99|tree 0.60", page) == ["ms-box missed", "tree 0.60", "ring 0.99"]
+    assert len(set(re.findall(r'<b class="(\w+ \w+)"', page))) == 2  # not both on the same side
+    rooms = []
+    for mark in (sure, other):
+        page_component._side(mark.label, tuple(100 * v / 128 for v in mark.box), rooms)
+    assert not page_component._touch(*rooms)
 
 
 def test_a_photograph_has_boxes_and_nothing_missed(folder: Path) -> None:

@@ -272,7 +272,7 @@ def _detected(key: str, result: StudyResult, *, chosen: bool) -> str:
             told.boxes.cpu().numpy(), [told.classes[i] for i in told.labels.tolist()], boxes.cpu().numpy(), labels
         )
         missed = [b for b, t in zip(boxes.tolist(), taken, strict=True) if not t]
-        marks = [*(Mark(tuple(b), faint=True) for b in missed), *marks]
+        marks += [Mark(tuple(b), faint=True) for b in missed]
         counts = {"found": sum(taken), "things": len(taken), "wrong": len(right) - sum(right)}
         line = say("measured.late.found", **counts)
     drawn = _boxes(marks, width, height)
@@ -284,9 +284,9 @@ def _detected(key: str, result: StudyResult, *, chosen: bool) -> str:
 
 
 def _boxes(marks: Sequence[Mark], width: int, height: int) -> str:
-    """Draw marks as boxes, the last on top; words keep clear of each other as far as there is room."""
+    """Draw marks as boxes, the first on top; words keep clear of each other as far as there is room."""
     taken: list[_Room] = []
-    drawn = [_box(mark, width, height, taken) for mark in reversed(marks)]
+    drawn = [_box(mark, width, height, taken) for mark in marks]
     return "".join(reversed(drawn))
 
 
