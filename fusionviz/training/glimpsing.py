@@ -51,7 +51,7 @@ class Budget:
 
     scenes: int = 8192
     lessons: int = 900
-    steps: int = 1000
+    steps: int = 1500
     batch: int = 64
     lr: float = 3e-3
     glimpses: int = MOST
