@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionviz import pack, scenes, systems
-from fusionviz.backbones import bundled
+from fusionviz import pack, scenes
+from fusionviz.backbones import Backbone, bundled
 from fusionviz.seeds import seeded
 from fusionviz.systems._glimpses import FEATURES, MOST, SIDES, Glimpses, Walk, eye, retina
-from fusionviz.training.data import normalise
+from fusionviz.training.data import FROZEN_FROM, TEST, normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
 from fusionviz.training.packing import as_shipped
 
@@ -99,21 +99,26 @@ def draw(first: int, count: int, size: int = 128) -> Ones:
     return Ones(torch.stack(pictures), torch.tensor(kinds), torch.tensor(middles) / (scenes.SIZE / 2) - 1)
 
 
+def prepare(backbone: Backbone, budget: Budget) -> tuple[Ones, Ones]:
+    """Return what they are fitted on, and what they are measured on; `backbone` sees none of it."""
+    return draw(FROZEN_FROM, budget.scenes), draw(TEST, budget.test_scenes)
+
+
 def run(
-    key: str,
-    train: Ones,
-    test: Ones,
+    module: Glimpses,
+    backbone: Backbone,
+    data: tuple[Ones, Ones],
     *,
     budget: Budget = Budget(),
     seed: int = 0,
     callback: Callable[[Progress], object] | None = None,
-) -> tuple[Glimpses, dict[str, float], dict[str, dict[str, float]]]:
-    """Fit "ram" or "dram" from nothing, round its numbers as they ship, and return it with figures on `test`.
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Fit a module, round its numbers as they ship, and return its figures, and the curves behind them.
 
-    A second network is fitted by the same budget at random places, to compare with; it is not kept. The third of what
-    is returned are the curves: errors after each number of glimpses, of "learned" and "random", see `score`.
+    A second network is fitted by the same budget at random places, to compare with; it is not kept. The curves are the
+    errors after each number of glimpses, of "learned" and "random", see `score`.
     """
-    curves, module = {}, systems.build(key, (), seed=seed)
+    (train, test), curves = data, {}
     open_eye(module)
     teach(module, train, budget, seed=seed, callback=callback)
     taught = copy.deepcopy(module.state_dict())
@@ -122,7 +127,7 @@ def run(
         fit(module, train, replace(budget, lessons=0), look=look, seed=seed, callback=callback)
         curves[look] = score(as_shipped(module), test, look=look, seed=seed)
     figures = versus(curves["learned"], curves["random"])
-    return module, {name: v for name, v in figures.items() if not name.startswith("ratio")}, curves
+    return {name: v for name, v in figures.items() if not name.startswith("ratio")}, curves
 
 
 def teach(

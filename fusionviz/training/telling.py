@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionviz import scenes, systems
+from fusionviz import scenes
 from fusionviz.backbones import Backbone, bundled
 from fusionviz.scenes import Look, colours
 from fusionviz.seeds import seeded
 from fusionviz.systems.show_attend_tell import END, LONGEST, WIDTH, WORDS, ShowAttendTell, doubly_stochastic
 from fusionviz.trace import NullTrace
-from fusionviz.training.data import Samples, features, normalise
+from fusionviz.training.data import FROZEN_FROM, TEST, Samples, features, normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
 from fusionviz.training.packing import as_shipped
 
@@ -119,26 +119,31 @@ def sentence(looks: Sequence[Look]) -> list[int]:
     return said + [END] * (LONGEST - len(said))
 
 
+def prepare(backbone: Backbone, budget: Budget) -> tuple[Tellings, Tellings]:
+    """Return what it is fitted on, and what it is measured on."""
+    return draw(backbone, FROZEN_FROM, budget.scenes), draw(backbone, TEST, budget.test_scenes)
+
+
 def run(
+    module: ShowAttendTell,
     backbone: Backbone,
-    train: Tellings,
-    test: Tellings,
+    data: tuple[Tellings, Tellings],
     *,
     budget: Budget = Budget(),
     seed: int = 0,
     callback: Callable[[Progress], object] | None = None,
-) -> tuple[ShowAttendTell, dict[str, float], dict[str, float]]:
-    """Fit from nothing, round the numbers as they ship, and return the module with its figures on `test`.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Fit it, round its numbers as they ship, and return its figures, and what is described by the number of things.
 
-    The third is what is described of scenes by the number of their things, see `by_number`.
+    `backbone` is in what was drawn already.
     """
-    module = systems.build("show_attend_tell", backbone.info.levels, seed=seed)
+    train, test = data
     fit(module, train[: budget.first], budget, seed=seed, callback=callback)
     second = replace(budget, steps=budget.again, lr=0.6 * budget.lr, even=0.05 * budget.even)
     fit(module, train, second, seed=seed + 1, callback=callback)
     as_shipped(module)
     said, true = say(module, test), test.words.tolist()
-    return module, figures(said, true), by_number(said, true)
+    return figures(said, true), by_number(said, true)
 
 
 def fit(

@@ -19,7 +19,7 @@ from fusionviz import systems
 from fusionviz.backbones import Backbone
 from fusionviz.registry import write
 from fusionviz.selection import Value
-from fusionviz.training import detecting, grounding
+from fusionviz.training import detecting, glimpsing, grounding, telling
 from fusionviz.training.loop import Progress
 from fusionviz.training.packing import halved, made, write_system
 
@@ -30,10 +30,12 @@ class Budgets:
 
     detecting: detecting.Budget = detecting.Budget()
     grounding: grounding.Budget = grounding.Budget()
+    telling: telling.Budget = telling.Budget()
+    glimpsing: glimpsing.Budget = glimpsing.Budget()
     seeds: int = 3
 
 
-QUICK = Budgets(detecting.QUICK, grounding.QUICK, seeds=2)
+QUICK = Budgets(detecting.QUICK, grounding.QUICK, telling.QUICK, glimpsing.QUICK, seeds=2)
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ LESSONS: Mapping[str, tuple[Lesson, ...]] = {
         Lesson("fpn_detector", (("top_down", False),), 1, ("top_down",)),
     ),
     "grounding": tuple(map(Lesson, ("film", "gmu", "phrase_concat", "phrase_product"))),
+    "telling": (Lesson("show_attend_tell"),),
+    "glimpsing": (Lesson("ram"), Lesson("dram")),
 }
 """By the module that trains them, whose budget they have."""
 
-_TRAINERS = {"detecting": detecting, "grounding": grounding}
+_TRAINERS = {"detecting": detecting, "grounding": grounding, "telling": telling, "glimpsing": glimpsing}
 
 
 def names() -> tuple[str, ...]:

@@ -213,7 +213,8 @@ def test_a_callback_ends_a_fit() -> None:
 @pytest.mark.parametrize("key", ["ram", "dram"])
 def test_a_run_gives_what_ships_its_figures_and_both_curves(key: str) -> None:
     train, test = striped(16, 0), striped(16, 1)
-    module, told, curves = glimpsing.run(key, train, test, budget=glimpsing.QUICK, seed=1)
+    module = systems.build(key, (), seed=1)
+    told, curves = glimpsing.run(module, None, (train, test), budget=glimpsing.QUICK, seed=1)
     assert not module.training
     assert all(bool((p == p.half().float()).all()) for p in module.parameters())
     assert set(told) == {f"{name}_{t}" for name in ("learned", "random") for t in (2, 4, 6, 8)}

@@ -159,7 +159,8 @@ def test_drawn_scenes_come_with_the_maps_of_their_backbone_and_their_sentences()
 def test_a_run_gives_what_ships_and_its_figures() -> None:
     net = open_shipped("scene_resnet")
     train, test = telling.draw(net, 0, 8), telling.draw(net, TEST, 3)
-    module, told, more = telling.run(net, train, test, budget=telling.QUICK, seed=3)
+    module = systems.build("show_attend_tell", net.info.levels, seed=3)
+    told, more = telling.run(module, net, (train, test), budget=telling.QUICK, seed=3)
     assert not module.training
     assert all(bool((p == p.half().float()).all()) for p in module.parameters())
     assert told == telling.score(module, test)
