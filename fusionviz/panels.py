@@ -528,27 +528,33 @@ class Builder:
             fused = self.study.result.fused
             out = [("Z", fused, min(range(len(self.levels)), key=lambda i: self.levels[i].stride != fused.stride))]
         rows = [[(_named("C", level), level, i) for i, level in enumerate(self.levels)], out]
+        sizes = [
+            [self.say("panel.shape", shape=shape_text(m.size), stride=_stride(m.stride)) for _, m, _ in row]
+            for row in rows
+        ]
+        return self.staircase("pyramid", self.say("view.pyramid"), rows, sizes, self.say("view.pyramid_note"))
+
+    def staircase(
+        self, key: str, label: str, rows: list[list[tuple[str, FeatureMap, int]]], sizes: list[list[str]], note: str
+    ) -> PanelView:
+        """Maps of several levels side by side, each as large as its cells are many: one row below the other.
+
+        Args:
+            rows: name, map, and position of its level.
+            sizes: what the legend says of each map.
+        """
+        count = max(len(self.levels), *(len(row) for row in rows))
         boxes = layouts.staircase([[max(m.size) for _, m, _ in row] for row in rows])
         maps, labels = [], []
-        for number, (row, found) in enumerate(zip(rows, boxes, strict=True)):
+        for number, (row, told, found) in enumerate(zip(rows, sizes, boxes, strict=True)):
             drawn = [
-                Map(reduce.rms(m.tensor), name, None, (i, len(self.levels)), m.stride, m.offset, box, number)
+                Map(reduce.rms(m.tensor), name, None, (i, count), m.stride, m.offset, box, number)
                 for (name, m, i), box in zip(row, found, strict=True)
             ]
-            sizes = [self.say("panel.shape", shape=shape_text(m.size), stride=_stride(m.stride)) for _, m, _ in row]
             maps += drawn
-            labels += layouts.legend(drawn, sizes)
+            labels += layouts.legend(drawn, told)
         shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
-        note = self.say("view.pyramid_note")
-        return PanelView(
-            "pyramid",
-            self.say("view.pyramid"),
-            shape,
-            scale="amount",
-            maps=tuple(maps),
-            note=note,
-            labels=tuple(labels),
-        )
+        return PanelView(key, label, shape, scale="amount", maps=tuple(maps), note=note, labels=tuple(labels))
 
     def graph(self) -> PanelView:
         """Who hears whom, and how much it counts."""

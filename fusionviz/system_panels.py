@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fusionviz import fusion, layouts, reduce, scales
+from fusionviz import fusion, reduce, scales
 from fusionviz.axes import shape_text
 from fusionviz.board import Badge, Bar, Board, Map, Mark, Panel, PanelView
 from fusionviz.panels import Builder, covers, shown_channels
@@ -87,7 +87,7 @@ class _System(Builder):
         if not self.levels:
             return self.own_levels()
         names = [f"C{i}".translate(_DIGITS) for i in range(1, len(self.levels) + 1)]
-        views = [self.staircase("levels", self.say("view.levels"), [list(zip(names, self.levels, strict=True))])]
+        views = [self.side_by_side(list(zip(names, self.levels, strict=True)), "view.levels_note")]
         for name, level in zip(names, self.levels, strict=True):
             channels = reduce.strongest(level.tensor, min(self.view.grid, level.channels))
             found = self.views_of(level, level.name, channels)
@@ -112,23 +112,11 @@ class _System(Builder):
     def backbone_badge(self) -> Badge:
         return self.badge(self.study.pyramid.provenance)
 
-    def staircase(self, key: str, label: str, rows: list[list[tuple[str, FeatureMap]]], note: str = "") -> PanelView:
-        """Maps of several levels side by side, each as large as its cells are many: one row below the other."""
-        boxes = layouts.staircase([[max(m.size) for _, m in row] for row in rows])
-        maps, labels = [], []
-        for number, (row, found) in enumerate(zip(rows, boxes, strict=True)):
-            drawn = [
-                Map(reduce.rms(m.tensor), name, None, (i, len(row)), m.stride, m.offset, box, number)
-                for i, ((name, m), box) in enumerate(zip(row, found, strict=True))
-            ]
-            sizes = [m.shape_text for _, m in row]  # short, so that it stays legible
-            maps += drawn
-            labels += layouts.legend(drawn, sizes)
-        shape = " → ".join("–".join(dict.fromkeys((row[0][0], row[-1][0]))) for row in rows)
-        return PanelView(
-            key, label, shape, scale="amount", maps=tuple(maps), labels=tuple(labels),
-            note=note or self.say("view.levels_note"),
-        )  # fmt: skip
+    def side_by_side(self, named: list[tuple[str, FeatureMap]], note: str) -> PanelView:
+        """All levels at once, each as large as its cells are many."""
+        row = [(name, m, i) for i, (name, m) in enumerate(named)]
+        sizes = [m.shape_text for _, m in named]  # short, so that it stays legible
+        return self.staircase("levels", self.say("view.levels"), [row], [sizes], self.say(note))
 
     def weight(self) -> Panel | None:
         weight = self.study.weight
@@ -196,7 +184,7 @@ class _Found(_System):
     def own_levels(self) -> list[Panel]:
         """The levels on which a network in the wild predicts, above the two ends of its body."""
         there = [(n.upper(), o) for n in self.found.levels if (o := self.study.result.outputs.get(n)) is not None]
-        views = [self.staircase("levels", self.say("view.levels"), [there], self.say("view.predicts_note"))]
+        views = [self.side_by_side(there, "view.predicts_note")]
         for name in ("low", "high"):
             if name in self.study.result.outputs:
                 views.append(replace(self.output_views(name)[-1], key=name, label=self.say(f"systems.given_{name}")))
