@@ -308,6 +308,13 @@ def _block(key: str, label: str) -> str:
 
 
 # --- glimpses --------------------------------------------------------------------------------------
+def _window(place: list[float], side: float, cells: int) -> dict:
+    """Where the cells of a window of a glimpse lie in the picture."""
+    stride = side / cells
+    y, x = (p - (side - stride) / 2 for p in place)
+    return {"stride": (stride, stride), "offset": (y, x)}
+
+
 class _Looked(_System):
     """Where a network looked, what it saw there, and what it thought."""
 
@@ -327,6 +334,7 @@ class _Looked(_System):
                 (np.moveaxis(patches[t, k], 0, -1).clip(0, 1) * 255).round().astype(np.uint8),
                 str(t + 1) if k == 0 else "",
                 box=(left + side * t, top + side * k, side * 0.96),
+                **_window(path.places[t].tolist(), path.sides[k], patches.shape[-1]),
             )
             for t in range(count)
             for k in range(windows)

@@ -39,6 +39,7 @@ class Budget:
         scenes: drawn for training, each with one thing, mirrored and recoloured at random.
         lessons: batches of `batch` scenes by which the eye learns to see.
         steps: as many after them, by which the rest learns to look.
+        again: as many in a second round, with 0.6 of the learning rate and of the scatter.
         glimpses: at most; each batch has from two to as many, and there is an answer after every one.
         sigma: how far places are scattered about their means at first, to find out what is better.
         still: the same at the end; it falls evenly.
@@ -52,6 +53,7 @@ class Budget:
     scenes: int = 8192
     lessons: int = 900
     steps: int = 1500
+    again: int = 0
     batch: int = 64
     lr: float = 3e-3
     glimpses: int = MOST
@@ -64,7 +66,9 @@ class Budget:
     test_scenes: int = 2000
 
 
-QUICK = Budget(scenes=32, lessons=4, steps=4, batch=8, glimpses=2, test_scenes=8)
+BUDGETS = {"ram": Budget(again=1500), "dram": Budget()}
+"""RAM's first look is blind, so that it has more to learn."""
+QUICK = Budget(scenes=32, lessons=4, steps=4, again=2, batch=8, glimpses=2, test_scenes=8)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def run(
     backbone: Backbone,
     data: tuple[Ones, Ones],
     *,
-    budget: Budget = Budget(),
+    budget: Budget | None = None,
     seed: int = 0,
     callback: Callable[[Progress], object] | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -117,14 +121,22 @@ def run(
 
     A second network is fitted by the same budget at random places, to compare with; it is not kept. The curves are the
     errors after each number of glimpses, of "learned" and "random", see `score`.
+
+    Args:
+        budget: by default that of `BUDGETS`.
     """
+    budget = budget or BUDGETS[module.spec.key]
     (train, test), curves = data, {}
     open_eye(module)
     teach(module, train, budget, seed=seed, callback=callback)
-    taught = copy.deepcopy(module.state_dict())
+    taught, first = copy.deepcopy(module.state_dict()), replace(budget, lessons=0)
+    lower = {name: 0.6 * getattr(budget, name) for name in ("lr", "sigma", "still")}
+    second = replace(first, steps=budget.again, **lower)
     for look in ("random", "learned"):
         module.load_state_dict(taught)
-        fit(module, train, replace(budget, lessons=0), look=look, seed=seed, callback=callback)
+        fit(module, train, first, look=look, seed=seed, callback=callback)
+        if second.steps:
+            fit(module, train, second, look=look, seed=seed + 1, callback=callback)
         curves[look] = score(as_shipped(module), test, look=look, seed=seed)
     figures = versus(curves["learned"], curves["random"])
     return {name: v for name, v in figures.items() if not name.startswith("ratio")}, curves

@@ -31,11 +31,12 @@ class Budgets:
     detecting: detecting.Budget = detecting.Budget()
     grounding: grounding.Budget = grounding.Budget()
     telling: telling.Budget = telling.Budget()
-    glimpsing: glimpsing.Budget = glimpsing.Budget()
+    ram: glimpsing.Budget = glimpsing.BUDGETS["ram"]
+    dram: glimpsing.Budget = glimpsing.BUDGETS["dram"]
     seeds: int = 3
 
 
-QUICK = Budgets(detecting.QUICK, grounding.QUICK, telling.QUICK, glimpsing.QUICK, seeds=2)
+QUICK = Budgets(detecting.QUICK, grounding.QUICK, telling.QUICK, glimpsing.QUICK, glimpsing.QUICK, seeds=2)
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ LESSONS: Mapping[str, tuple[Lesson, ...]] = {
     ),
     "grounding": tuple(map(Lesson, ("film", "gmu", "phrase_concat", "phrase_product"))),
     "telling": (Lesson("show_attend_tell"),),
-    "glimpsing": (Lesson("ram"), Lesson("dram")),
+    "ram": (Lesson("ram"),),
+    "dram": (Lesson("dram"),),
 }
-"""By the module that trains them, whose budget they have."""
+"""By their budget."""
 
-_TRAINERS = {"detecting": detecting, "grounding": grounding, "telling": telling, "glimpsing": glimpsing}
+_TRAINERS = {"detecting": detecting, "grounding": grounding, "telling": telling, "ram": glimpsing, "dram": glimpsing}
 
 
 def names() -> tuple[str, ...]:
