@@ -34,8 +34,9 @@ _SIGNS = {
     r"\otimes": " ⊗ ", r"\odot": " ⊙ ", r"\oplus": " ⊕ ", r"\cdot": " · ", r"\times": " × ", r"\sigma": "σ",
     r"\delta": "δ", r"\alpha": "α", r"\theta": "θ", r"\gamma": "γ", r"\beta": "β", r"\lambda": "λ", r"\sum": "Σ",
     r"\uparrow": "↑", r"\downarrow": "↓", r"\,": " ", r"\;": " ", r"\ ": " ", r"\|": "‖", r"\in": " ∈ ", r"\to": " → ",
-    r"\uplus": " ⊎ ", r"\rho": "ρ", r"\phi": "φ", r"\mu": "μ", r"\tau": "τ", r"\ell": "ℓ", r"\Delta": "Δ", r"\Sigma": "Σ",
-    r"\Vert": "‖", r"\min": "min", r"\max": "max", r"\sim": " ~ ", r"\pi": "π", r"\quad": " ", r"\ast": " ∗ ", r"\top": "T", r"\ldots": "…", r"\sqrt": "√",
+    r"\uplus": " ⊎ ", r"\rho": "ρ", r"\phi": "φ", r"\mu": "μ", r"\tau": "τ", r"\ell": "ℓ", r"\Delta": "Δ",
+    r"\Sigma": "Σ",    r"\Vert": "‖", r"\min": "min", r"\max": "max", r"\sim": " ~ ", r"\pi": "π", r"\quad": " ",
+    r"\ast": " ∗ ", r"\top": "T", r"\ldots": "…", r"\sqrt": "√",
 }  # fmt: skip
 _SMALL = str.maketrans("0123456789+-=()iaehklmnoprstuvxρφβγ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢₐₑₕₖₗₘₙₒₚᵣₛₜᵤᵥₓᵨᵩᵦᵧ")
 _HIGH = str.maketrans("0123456789+-×HTdou", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ˣᴴᵀᵈᵒᵘ")
