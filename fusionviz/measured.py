@@ -72,12 +72,10 @@ def compare(metric: str, a: tuple[str, Figure], b: tuple[str, Figure], language:
     return _sentence("compare", found, told, language)
 
 
-def errors(
-    name: str, glimpses: int, chosen: Figure, scattered: Figure, ratio: Figure | None, language: str = "en"
-) -> str:
+def errors(name: str, glimpses: int, chosen: Figure, scattered: Figure, language: str = "en") -> str:
     """Return a sentence on errors with chosen places beside those with random ones, in percent; fewer is better."""
     found = gap(scattered, chosen)
-    shown = ratio or Figure(chosen.mean / max(scattered.mean, 0.01))
+    shown = Figure(chosen.mean / max(scattered.mean, 0.01))
     told = {"name": name, "count": glimpses, "x": chosen.text(), "y": scattered.text(), "ratio": shown.text(2)}
     return _sentence("errors", found, told, language)
 
@@ -205,9 +203,9 @@ def readme_tables(cards: Mapping[str, SystemCard]) -> str:
             shown = [found.text() if (found := figure(card, name)) else "–" for name in names]
             size = f"{card.parameters / 1000:.0f} k"
             lines.append(f"| {method_text(key, 'short')} | " + " | ".join((*shown, size)) + " |")
-        tested, seeds = rows[0][1].made["test_scenes"], sorted({card.seeds for _, card in rows})
-        how = "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
-        said = text(f"measured.readme.about_{keys[0]}", scenes=f"{tested:,}", seeds=how)
+        tested = rows[0][1].made["test_scenes"]
+        said = text(f"measured.readme.about_{keys[0]}", scenes=f"{tested:,}")
+        said += " " + text(f"measured.readme.{'spread' if any(c.seeds > 1 for _, c in rows) else 'once'}")
         parts.append("\n".join((*lines, "", said)))
     return "\n\n".join(parts)
 

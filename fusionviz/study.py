@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from fusionviz import backbones, device, fusion, models, pack, pictures, scenes, texts, trace, weights
 from fusionviz import fits as own_fits
@@ -227,11 +228,12 @@ class StudyResult:
         What it does once more inside boxes is not counted: it is not there in every picture.
         """
         steps = sum(s.parameters for s in self.result.trace)
-        parameters = steps if self.learned is None else self.learned
-        return {"parameters": parameters, "macs": sum(self.step_macs().values())}
+        if self.again is not None:
+            return {"parameters": self.learned, "macs": self._whole_macs}
+        return {"parameters": steps, "macs": sum(self.step_macs().values())}
 
     def step_macs(self) -> dict[str, int]:
-        """Return multiply-accumulates by step of the trace."""
+        """Return multiply-accumulates by step of the trace; of a system that repeats itself, of its first round."""
         if self.again is not None:
             return self._system_macs
         inputs = [s for s in self.result.trace if s.op == "input"]
@@ -239,6 +241,12 @@ class StudyResult:
         strides = tuple(self.pyramid[n].stride[0] for n in level_names(chosen, self.pyramid))
         align = "project" if self.sweep is not None and self.sweep.kind == "balance" else None
         return _macs(chosen.method, tuple(tuple(s.tensor.shape) for s in inputs), strides, chosen.params, align)
+
+    @cached_property
+    def _whole_macs(self) -> int:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            self.again(trace.NullTrace())
+        return counter.get_total_flops() // 2
 
     @cached_property
     def _system_macs(self) -> dict[str, int]:
@@ -370,6 +378,11 @@ def takes_levels(selection: Selection) -> tuple[str, ...]:
     return METHODS[selection.method].takes_levels
 
 
+def names_one_thing(selection: Selection) -> bool:
+    """Say whether a system is trained on scenes with one thing."""
+    return getattr(METHODS[selection.method], "one_thing", False)
+
+
 def phrases(picture: str) -> tuple[str, ...]:
     """Return a phrase for each thing of a scene, from left to right; () for another picture."""
     if not picture.startswith("scene:"):
@@ -377,6 +390,20 @@ def phrases(picture: str) -> tuple[str, ...]:
     scene = scenes.open_scene(picture.partition(":")[2])
     order = sorted(range(len(scene.phrases)), key=lambda i: scene.looks[i].x)
     return tuple(scene.phrases[i] for i in order)
+
+
+def picture_for(new: Selection, old: Selection) -> str:
+    """Return the picture of a selection that follows another: a scene with one thing, where a system is trained so.
+
+    Where one follows that is not, the scene has all its things again; another picture stays as it is.
+    """
+    one, was = names_one_thing(new), names_one_thing(old)
+    kind, *scene = new.picture.split(":")
+    if kind != "scene":
+        return new.picture
+    if one and len(scene) == 1:
+        return f"{new.picture}:1"
+    return f"scene:{scene[0]}" if was and not one and scene[1:] == ["1"] else new.picture
 
 
 def first_phrase(picture: str) -> str:
@@ -621,12 +648,16 @@ def _forward_system(p: Prepared) -> StudyResult:
         card=p.card,
         truth=None if p.boxes is None else (p.boxes, p.labels),
         learned=sum(v.numel() for v in p.method.parameters()),
-        # A network in the wild is too large to run twice for the sake of a count.
-        again=lambda under: (
-            fusion.spec(p.selection.method).family == "wild"
-            or p.method(p.tensor, pyramid, context=p.context, trace=under)
-        ),
+        again=_uncounted if fusion.spec(p.selection.method).family == "wild" else _once_more(p, pyramid),
     )
+
+
+def _uncounted(under: trace.NullTrace) -> None:
+    """A network in the wild is too large to run twice, or to be kept, for the sake of a count."""
+
+
+def _once_more(p: Prepared, pyramid: FeaturePyramid) -> Callable[[trace.NullTrace], object]:
+    return lambda under: p.method(p.tensor, pyramid, context=p.context, trace=under)
 
 
 def _fitted(p: Prepared, pyramid: FeaturePyramid) -> tuple[tuple[FusionModule, ...], Sweep]:

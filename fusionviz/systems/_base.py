@@ -34,6 +34,9 @@ class System(nn.Module):
     takes_levels: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32")
     """Levels of the backbone that it is given; () for a network that looks at the picture itself."""
 
+    one_thing: ClassVar[bool] = False
+    """Whether it is trained on scenes with one thing, and names one."""
+
     @classmethod
     def wants(cls, params: Mapping[str, Value]) -> Preprocessing | None:
         """How it wants its picture, with these knobs; None: as the backbone wants it."""

@@ -111,7 +111,8 @@ class Glimpse(nn.Module):
             crop = lambda p, l, k=k, small=small: retina(p, l, k, small)  # noqa: E731, E741
             formula = rf"\rho_{k + 1}(I,l_t)"
             windows.append(trace.step(f"window_{k + 1}", "retina", crop, picture, place, formula=formula))  # [b 3 g g]
-        what = trace.step("what", "what", self._what, *windows, formula=r"A=W_g h_{\rho}", role="low", module=self.see)
+        learned = nn.ModuleList((self.see, self.settle, self.what))
+        what = trace.step("what", "what", self._what, *windows, formula=r"A=W_g h_{\rho}", role="low", module=learned)
         where = trace.step("where", "where", self.where, place, formula=r"L=W_l h_l", role="high")  # [b 80]
         # A * L is 0 wherever either is; a sum is not.
         join, op, sign = {
@@ -140,6 +141,7 @@ class Glimpses(System):
     """A network that sees only glimpses and chooses each next place by itself. Subclasses say what it remembers."""
 
     takes_levels = ()
+    one_thing = True
 
     @classmethod
     def wants(cls, params: Mapping[str, Value]) -> Preprocessing:

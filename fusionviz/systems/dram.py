@@ -4,9 +4,9 @@ Paper: Ba, Mnih, Kavukcuoglu, "Multiple Object Recognition with Visual Attention
 Idea: as RAM, but the lower LSTM answers and the upper one chooses places. The whole picture, made coarse, starts the
 upper memory alone, so that the first look goes to where something is, while the answer rests on glimpses. What and
 where are multiplied: a place that says nothing silences what is seen there.
-Differs from paper: the coarse picture is seen by the same eye as the windows. It names the one thing of
-a picture, and so needs no end of a sequence; fewer and smaller layers. It is trained as RAM is, eye and all.
-`join=add` joins what and where as RAM does; `context=off` starts the upper memory at zero.
+Differs from paper: the coarse picture is seen by the same eye as the windows. It names the one thing of a picture, and
+so needs no end of a sequence; fewer and smaller layers. It is trained as RAM is, eye and all, but for RAM's second
+round. `join=add` joins what and where as RAM does; `context=off` starts the upper memory at zero.
 """
 
 import torch

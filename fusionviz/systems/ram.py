@@ -5,11 +5,12 @@ Idea: a glimpse is sharp in the middle and coarse around it, as an eye sees. Wha
 a state remembers all glimpses, and says what the thing is and where to look next. A place is a draw, through which no
 gradient runs: it is learned by REINFORCE, from whether the answer was right. Hard attention over place and time.
 Differs from paper: convolutions see the windows where the paper has a fully connected layer. They begin as the first
-layers of the shipped network and are taught to see before the walk is learned, and in training the state also has to
-tell where the thing is; see `training/glimpsing`. A window that reaches over the edge sees the edge's pixels again. The
-reward is the chance of the right answer, and what it is above the baseline is divided by its spread. It answers after
-every glimpse, not after the last one alone, so that their number can be changed. `join=multiply` joins what and where
-as DRAM does.
+layers of the shipped network and are taught to see before the walk is learned, and stay as they are from then on; in
+training the state also has to tell where the thing is; see `training/glimpsing`. A window that reaches over the edge
+sees the edge's pixels again. The reward is the chance of the right answer, each further glimpse counting half as much,
+and what it is above the baseline is divided by its spread; a second round with narrower draws follows. It answers
+after every glimpse, not after the last one alone, so that their number can be changed. `join=multiply` joins what and
+where as DRAM does.
 """
 
 from torch import Tensor, nn
@@ -59,7 +60,8 @@ class RAM(Glimpses):
         return (trace.input("state_0", picture.new_zeros(len(picture), WIDTH), formula=r"h_{t-1}"),)
 
     def remember(self, glimpse: Tensor, states: tuple[Tensor, ...], trace: NullTrace) -> tuple[Tensor, ...]:
+        both = nn.ModuleList((self.from_glimpse, self.from_state))
         step = lambda g, h: F.relu(self.from_glimpse(g) + self.from_state(h))  # noqa: E731
         formula = r"h_t=\delta(W_h h_{t-1}+W g_t)"
         # [b 80]
-        return (trace.step("state", "state", step, glimpse, states[0], formula=formula, module=self.from_state),)
+        return (trace.step("state", "state", step, glimpse, states[0], formula=formula, module=both),)

@@ -6,12 +6,12 @@ Idea: before each word the decoder asks every place of a map how much it matters
 all places by these weights; hard attention draws one place by them. The weights are a picture of their own, one for
 each word: attention over time.
 Differs from paper: what is annotated are not VGG's 14x14 places but the places of s8, made of two levels, of the
-picture's colours (the backbone was trained to forget them) and of where a place is. The sentence names the things
-from left to right, each as colour and kind, then ends: of 21 words. One set of weights, trained with soft attention,
-serves both kinds; the paper trains hard attention apart, by REINFORCE. In training every annotation also has to name
-the thing at its place, through a layer that is not kept; the paper fits all by the sentence alone. Scores go through
-tanh and the context through a scalar gate, as in the released code; a copy that is widely used has ReLU and a gate for
-each channel.
+picture's colours (the backbone was trained to forget them) and of where a place is. The sentence names the things from
+left to right, each as colour and kind, then ends: of 21 words. One set of weights, trained with soft attention, serves
+both kinds; the paper trains hard attention apart, by REINFORCE. In training every annotation also has to name the
+thing at its place, through a layer that is not kept; the paper fits all by the sentence alone; and a second round
+follows, in which looks may be sharper. Scores go through tanh and the context through a scalar gate, as in the
+released code; a copy that is widely used has ReLU and a gate for each channel.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class ShowAttendTell(System):
         total = lambda *t: F.relu(sum(t[1:], t[0]))  # noqa: E731 - all that is known of a place, in one vector
         f = trace.step("sum", "add_relu", total, *terms, colour, where, formula=r"f=\delta(\Sigma)")
         mix = lambda t: F.relu(self.settle(t + self.around(t)))  # noqa: E731 - a place hears of its neighbours
-        return trace.step("fused", "around", mix, f, formula="a", role="fused", module=self.around)  # [b 96 h w]
+        return trace.step(
+            "fused", "around", mix, f, formula="a", role="fused", module=nn.ModuleList((self.around, self.settle))
+        )  # [b 96 h w]
 
     # --- what is said ----------------------------------------------------------------------------
     def tell(
@@ -194,7 +196,9 @@ class ShowAttendTell(System):
         tau = self.params["temperature"]
         score = lambda k, s: self.score(torch.tanh(k + self.asks(s[:, None, :STATE]))).squeeze(-1)  # noqa: E731
         formula = r"e_{ti}=v^{\top}\tanh(W_a a_i+W_h h_{t-1})"
-        e = trace.step("scores", "tanh_scores", score, keys, state, formula=formula, module=self.asks)  # [b places]
+        e = trace.step(
+            "scores", "tanh_scores", score, keys, state, formula=formula, module=nn.ModuleList((self.asks, self.score))
+        )  # [b places]
         soften = lambda t: sharpened(t, tau)  # noqa: E731
         return trace.step(
             "weights", "softmax", soften, e, formula=r"\alpha_t=\mathrm{softmax}(e_t/\tau)", role="weight"
@@ -221,7 +225,8 @@ class ShowAttendTell(System):
         state = trace.step("state", "lstm", step, before, z, state, formula=formula, module=self.cell)
         say = lambda y, z, s: self.out(y + self.from_context(z) + self.from_state(s[:, :STATE]))  # noqa: E731
         formula = r"W_o(E y+W_s h_t+W_z z_t)"
-        return state, trace.step("word", "word", say, before, z, state, formula=formula, module=self.out)
+        said = nn.ModuleList((self.out, self.from_state, self.from_context))
+        return state, trace.step("word", "word", say, before, z, state, formula=formula, module=said)
 
     def see(
         self, picture: Tensor, levels: tuple[FeatureMap, ...], *, context: Context, trace: NullTrace

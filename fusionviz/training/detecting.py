@@ -48,6 +48,11 @@ class Budget:
     test_scenes: int = 2000
     lr: float = 2e-3
 
+    @property
+    def total(self) -> int:
+        """Batches in all."""
+        return self.steps
+
 
 QUICK = Budget(scenes=24, steps=3, test_scenes=8)
 

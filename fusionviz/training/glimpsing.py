@@ -65,6 +65,11 @@ class Budget:
     left_out: float = 0.15
     test_scenes: int = 2000
 
+    @property
+    def total(self) -> int:
+        """Batches in all."""
+        return self.lessons + self.steps + self.again
+
 
 BUDGETS = {"ram": Budget(again=1500), "dram": Budget()}
 """RAM's first look is blind, so that it has more to learn."""

@@ -71,6 +71,11 @@ class Budget:
     test_phrases: int = 4
     lr: float = 4e-3
 
+    @property
+    def total(self) -> int:
+        """Batches in all."""
+        return self.steps
+
 
 QUICK = Budget(scenes=32, phrases=2, steps=4, test_scenes=8, test_phrases=2)
 

@@ -74,10 +74,14 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def made(steps: int, scenes_seen: int, seed: int) -> dict[str, object]:
-    """Return how something was made, for its card."""
+def made(steps: int, scenes_seen: int, seed: int, *, first: int = TRAIN) -> dict[str, object]:
+    """Return how something was made, for its card.
+
+    Args:
+        first: seed of the first scene that was fitted.
+    """
     return {
-        "data_seed": TRAIN,
+        "data_seed": first,
         "test_seed": TEST,
         "scenes": scenes_seen,
         "steps": steps,

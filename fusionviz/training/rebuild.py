@@ -232,7 +232,7 @@ def _write_heads(
         )
         heads[unit.method] = (head, entry)
     unit = found[0][0]
-    how = made(unit.steps, budget.head_scenes, unit.seed)
+    how = made(unit.steps, budget.head_scenes, unit.seed, first=FROZEN_FROM)
     write_heads(folder, key, setting, heads, prediction=unit.prediction, width=unit.width, how=how, keep=keep)
 
 
@@ -287,7 +287,7 @@ def _write_table(path: Path, key: str, budget: Budget, data: Data, rows: Rows, *
         "weighed_scenes": min(budget.weighed_scenes, len(data.test)),
         "occluded_scenes": len(data.occluded),
         "noise_miou": NOISE,
-        "made": made(budget.leaderboard_steps, budget.head_scenes, 0),
+        "made": made(budget.leaderboard_steps, budget.head_scenes, 0, first=FROZEN_FROM),
         **rows.told(data),
     }
     if merge and path.exists():

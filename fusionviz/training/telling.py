@@ -59,6 +59,11 @@ class Budget:
     left_out: float = 0.1
     test_scenes: int = 1024
 
+    @property
+    def total(self) -> int:
+        """Batches in all."""
+        return self.steps + self.again
+
 
 QUICK = Budget(scenes=32, first=16, steps=4, again=2, batch=8, test_scenes=8)
 

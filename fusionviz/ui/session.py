@@ -16,6 +16,8 @@ from fusionviz.selection import Selection
 from fusionviz.ui import words
 
 MOST_UPLOADS = 4
+OWN = ("lesson",)
+"""What of the query belongs to a page, and is nothing of the selection."""
 
 
 def start(page: str) -> None:
@@ -25,10 +27,10 @@ def start(page: str) -> None:
         page: its address; the first page's is "".
     """
     s = st.session_state
-    query = st.query_params.to_dict()
+    query = {key: value for key, value in st.query_params.to_dict().items() if key not in OWN}
     fresh = "selection" not in s
     if fresh:
-        s.uploads, s.notices, s.device = {}, (), None
+        s.uploads, s.notices, s.device, s.kept = {}, (), None, {}
         s[words.KEY] = words.language()
     # Changing the page empties the query: the selection stays, and is written back.
     turned = not fresh and page != s.page and not query
@@ -48,20 +50,20 @@ def start(page: str) -> None:
 
 def _turn(page: str) -> None:
     """Bring back what was chosen when this page was left: blocks and whole systems have a selection each."""
-    s = st.session_state
-    whole = fusion.spec(s.selection.method).is_system
-    if page not in ("", "systems") or whole is (page == "systems"):
+    s, wanted = st.session_state, page == "systems"
+    if page not in ("", "systems") or is_system() is wanted:
         return
-    kept = s.setdefault("other_selection", Selection(method="fpn_detector") if page == "systems" else Selection())
-    s.other_selection = s.selection
-    same = ("picture", "fit", "crop", "seed")
-    s.selection = kept.with_(**{name: getattr(s.selection, name) for name in same}, pin=None)
-    s.notices = ()
+    old, plain = s.selection, Selection(method="fpn_detector") if wanted else Selection()
+    s.kept[is_system()] = old
+    new, same = s.kept.get(wanted, plain), ("picture", "fit", "crop", "seed")
+    new = new.with_(**{name: getattr(old, name) for name in same}, pin=None)
+    s.selection, s.notices = new.with_(picture=study.picture_for(new, old)), ()
 
 
 def finish() -> None:
     """Write the selection to the address bar, if what stands there means something else."""
     s = st.session_state
+    s.kept[is_system()] = s.selection
     query = link()
     there = st.query_params.to_dict()
     if query != there:
@@ -98,11 +100,17 @@ def is_system() -> bool:
     return fusion.spec(selection().method).is_system
 
 
-def change(**changes: object) -> None:
-    """Change the selection; what no longer fits is let go: levels of another place, knobs of another method."""
+def change(*, as_it_is: bool = False, **changes: object) -> None:
+    """Change the selection; what no longer fits is let go: levels of another place, knobs of another method.
+
+    Args:
+        as_it_is: a scene stays with the things that it has; else a system gets it as it was trained on.
+    """
     s = st.session_state
     old: Selection = s.selection
     new = old.with_(**changes)
+    if not as_it_is and (new.picture, new.method) != (old.picture, old.method):
+        new = new.with_(picture=study.picture_for(new, old))
     if new.backbone != old.backbone:
         new = new.with_(size=None)
         new = new.with_(weights="auto") if new.weights.startswith("file:") else new
@@ -164,8 +172,12 @@ def upload() -> Picture | None:
     return st.session_state.uploads.get(selection().picture)
 
 
-def mirror(key: str, value: object, changed: Callable[[object], None]) -> dict:
-    """Return what makes a widget show `value` and report a change: `st.slider(..., **mirror(...))`."""
+def mirror(key: str, value: object, changed: Callable[[object], None], *, empties: bool = False) -> dict:
+    """Return what makes a widget show `value` and report a change: `st.slider(..., **mirror(...))`.
+
+    Args:
+        empties: whether a person can empty it, so that None is an answer.
+    """
     # The browser answers with a widget's label, which differs by language: each language has widgets of its own.
     language = words.language()
     key = key if language == "en" else f"{key}_{language}"
@@ -174,7 +186,9 @@ def mirror(key: str, value: object, changed: Callable[[object], None]) -> dict:
 
     def report() -> None:
         told = st.session_state.get(key)
-        if told is None and value is not None:  # a widget that a turned page has taken away says nothing
+        if (
+            told is None and value is not None and not empties
+        ):  # a widget that a turned page has taken away says nothing
             return
         try:
             changed(told)

@@ -128,7 +128,7 @@ def _framing() -> None:
                 step=0.05,
                 **session.mirror(f"crop_{axis}", chosen.crop[i], moved),
             )
-    wants = backbones.info(chosen.backbone).preprocessing
+    wants = study.preprocessing(chosen)
     sizes = sorted({*(s for s in SIZES if s >= wants.minimum_px and s % wants.multiple == 0), wants.crop_px})
     sizes = [wants.crop_px] if wants.fixed else sizes
     if chosen.size and chosen.size not in sizes:
@@ -284,6 +284,8 @@ def _system() -> None:
             help=say("systems.backbone_help"),
             **session.mirror("backbone", chosen.backbone, lambda key: session.change(backbone=key, pin=None)),
         )
+    with st.expander(say("control.weights")):
+        _weights(chosen)
     values = spec.parse(chosen.knobs)
     levels = [p.key for p in spec.params if p.key in study.takes_levels(chosen)]
     if levels:

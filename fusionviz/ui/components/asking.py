@@ -12,30 +12,20 @@ from fusionviz.study import StudyResult
 from fusionviz.ui import session, words
 from fusionviz.ui.words import say
 
-ONE_THING = ("ram", "dram")
-"""They were trained on scenes with one thing, and name one."""
-
-
-def picture_for(method: str, picture: str) -> str:
-    """Return a scene as a system was trained on it: with one thing, or with all of them; another picture as it is."""
-    if not picture.startswith("scene:"):
-        return picture
-    whole = ":".join(picture.split(":")[:2])
-    return f"{whole}:1" if method in ONE_THING else whole if picture.endswith(":1") else picture
-
 
 def _one_thing(on: object) -> None:
-    picture = ":".join(session.selection().picture.split(":")[:2])
-    session.change(picture=f"{picture}:1" if on else picture, pin=None)
+    scene = ":".join(session.selection().picture.split(":")[:2])
+    session.change(picture=f"{scene}:1" if on else scene, pin=None, as_it_is=True)
 
 
 def show(selection: Selection) -> None:
     """Let a person say what is looked for, where a system takes a phrase."""
-    if selection.method in ONE_THING and selection.picture.startswith("scene:"):
+    kind, *scene = selection.picture.split(":")
+    if study.names_one_thing(selection) and kind == "scene":
         st.toggle(
             say("systems.one_thing"),
             help=say("systems.one_thing_help"),
-            **session.mirror("one_thing", selection.picture.endswith(":1"), _one_thing),
+            **session.mirror("one_thing", scene[1:] == ["1"], _one_thing),
         )
     if fusion.spec(selection.method).takes != "image+text":
         return
@@ -62,6 +52,7 @@ def show(selection: Selection) -> None:
                     "phrase_of_scene",
                     said if said in offered else None,
                     lambda phrase: session.change(phrase=phrase or None),
+                    empties=True,
                 ),
             )
         with st.popover(say("systems.words")):

@@ -22,7 +22,7 @@ from fusionviz.leaderboard import Figure
 from fusionviz.leaderboard.sentences import count
 from fusionviz.pack import SystemCard
 from fusionviz.records import Detections, FeatureMap, Words
-from fusionviz.scales import ROLE_COLOURS, branch_colours
+from fusionviz.scales import ROLE_COLOURS, branch_colours, ink_on
 from fusionviz.scenes import phrase_text
 from fusionviz.scenes.colours import COLOURS
 from fusionviz.selection import Selection, View
@@ -42,8 +42,6 @@ _DIM = 0.22
 """How much of a picture is left where nothing is lit up."""
 _LETTER, _WIDE_LETTER, _WORD_HIGH = 2.1, 3.7, 5.0
 """Sizes of words on boxes, in percent of a picture as wide as a column usually is."""
-_LIGHT_INK_BELOW = 0.25
-"""Luminance of a level's colour under which words on it are white."""
 
 
 def show(found: StudyResult) -> None:
@@ -105,7 +103,8 @@ def _missing(names: Sequence[str]) -> None:
 def _made(cards: Sequence[SystemCard], *, compared: bool = True) -> str:
     """Say on how many scenes cards were measured, how often they were trained, and, if `compared`, what noise is."""
     seeds = sorted({card.seeds for card in cards})
-    many = "–".join(map(str, dict.fromkeys((max(seeds[0], 2), seeds[-1]))))
+    several = [n for n in seeds if n > 1] or [1]
+    many = "–".join(map(str, dict.fromkeys((several[0], several[-1]))))
     kind = "seeds_one" if seeds[-1] < 2 else "seeds_mixed" if seeds[0] < 2 else "seeds"
     tests = sorted({int(n) for card in cards if isinstance(n := card.made.get("test_scenes"), int)})
     shown = "–".join(f"{n:,}" for n in dict.fromkeys((tests[0], tests[-1]))) if tests else "?"
@@ -301,7 +300,7 @@ def _box(mark: Mark, width: int, height: int, taken: list[_Room]) -> str:
     at, of = mark.level
     colour = branch_colours(of, dark=words.is_dark())[at]
     side = _side(mark.label, (x0, y0, x1, y1), taken)
-    name = f'<b class="{side}" style="color:{_ink(colour)}">{html.escape(mark.label)}</b>'
+    name = f'<b class="{side}" style="color:{ink_on(colour)}">{html.escape(mark.label)}</b>'
     return f'<span class="ms-box" style="{place};--c:{colour}">{name}</span>'
 
 
@@ -323,12 +322,6 @@ def _side(label: str, box: _Room, taken: list[_Room]) -> str:
 
 def _touch(a: _Room, b: _Room) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _ink(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    luminance = sum(k * v**2.2 for k, v in ((0.2126, red), (0.7152, green), (0.0722, blue)))
-    return "#ffffff" if luminance < _LIGHT_INK_BELOW else "#111111"
 
 
 def _shares(card: SystemCard, levels: Sequence[str]) -> str:
@@ -380,7 +373,7 @@ def _errors(key: str, card: SystemCard, found: StudyResult) -> str:
     if both:
         usual = fusion.spec(key).param("glimpses").default
         at = usual if usual in both else both[-1]
-        figures = means["learned"][at], means["random"][at], measured.figure(card, f"ratio_{at}")
+        figures = means["learned"][at], means["random"][at], None
         sentence = measured.errors(name, at, *figures, words.language())
     now = found.selection.knobs.get("glimpses") if chosen else None
     note = say("measured.place_time.line", seeds=card.seeds) if card.seeds > 1 else ""

@@ -7,13 +7,7 @@ import streamlit as st
 from fusionviz import fusion
 from fusionviz import systems as catalogue
 from fusionviz.ui import session
-from fusionviz.ui.components import asking
 from fusionviz.ui.words import of_method, say
-
-
-def _open(key: object) -> None:
-    picture = asking.picture_for(str(key), session.selection().picture)
-    session.change(method=key, picture=picture)
 
 
 def choose() -> None:
@@ -32,12 +26,12 @@ def choose() -> None:
             list(families),
             format_func=families.__getitem__,
             **one,
-            **session.mirror("system_family", family, lambda name: _open(by_family[name][0])),
+            **session.mirror("system_family", family, lambda name: session.change(method=by_family[name][0])),
         )
         st.segmented_control(
             say("systems.which"),
             list(titles),
             format_func=lambda key: titles.get(key, key),
             **one,
-            **session.mirror(f"system_{family}", chosen.method, _open),
+            **session.mirror(f"system_{family}", chosen.method, lambda key: session.change(method=key)),
         )

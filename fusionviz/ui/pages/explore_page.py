@@ -26,6 +26,8 @@ except FusionvizError as mistake:
     if found is None:  # a link that cannot be shown: what it got right is kept, the rest is the default
         at = elsewhere.networks(mistake)[:1] or (selection.backbone,)
         session.change(backbone=at[0], site=None, low=None, high=None, size=None, weights="auto", params=())
+        if session.selection() == selection:  # that was not it: the sidebar is at hand
+            st.stop()
         session.notify(mistake)
         st.rerun()
 

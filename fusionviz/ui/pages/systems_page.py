@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from fusionviz.backbones import bundled
 from fusionviz.errors import FusionvizError
 from fusionviz.ui import cache, notices, session
 from fusionviz.ui.components import asking, board_view, export, flow, heading, knows, measured, status, systems
@@ -25,7 +26,9 @@ except FusionvizError as mistake:
         notices.mistake(mistake)
     found = st.session_state.get("last_good_system")
     if found is None:  # a link that cannot be shown: what it got right is kept, the rest is the default
-        session.change(backbone="scene_resnet", phrase=None, size=None, weights="auto", params=())
+        session.change(backbone=bundled.names()[0], phrase=None, size=None, weights="auto", params=())
+        if session.selection() == selection:  # that was not it: the sidebar is at hand
+            st.stop()
         session.notify(mistake)
         st.rerun()
 
