@@ -3,8 +3,9 @@
 No gradient runs through a place that was drawn. So its mean is moved towards draws after which the right kind became
 likelier than a baseline had expected, and away from the others. Who cannot tell a tree from a house learns nothing
 from looking at it, so lessons come first: the eye, which begins as the first layers of the shipped network, learns to
-tell from each window alone what is in it and where, and is left as it is from then on. The state also has to tell
-where the thing is, through a layer that is thrown away. Where to look is told to nobody: that is REINFORCE's alone.
+tell from each window alone what is in it and where. It is left as it is while the walk is learned, and learns with the
+rest in further rounds. The state also has to tell where the thing is, through a layer that is thrown away. Where to
+look is told to nobody: that is REINFORCE's alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 from fusionviz import pack, scenes, systems
 from fusionviz.backbones import bundled
 from fusionviz.seeds import seeded
-from fusionviz.systems._glimpses import FEATURES, MOST, SIDES, Glimpses, Walk, eye, retina
+from fusionviz.systems._glimpses import FEATURES, MOST, SIDES, Glimpses, Walk, retina
+from fusionviz.systems._glimpses import eye as first_layers
 from fusionviz.training.data import normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
 from fusionviz.training.packing import as_shipped
@@ -39,7 +41,8 @@ class Budget:
         scenes: drawn for training, each with one thing, mirrored and recoloured at random.
         lessons: batches of `batch` scenes by which the eye learns to see.
         steps: as many after them, by which the rest learns to look.
-        again: as many in a second round, with 0.6 of the learning rate and of the scatter.
+        rounds: how often it goes on after them; the eye then learns with the rest, from the places that it is led to.
+        again: batches in each of these rounds, with 0.6 of the learning rate and of the scatter.
         glimpses: at most; each batch has from two to as many, and there is an answer after every one.
         sigma: how far places are scattered about their means at first, to find out what is better.
         still: the same at the end; it falls evenly.
@@ -53,7 +56,8 @@ class Budget:
     scenes: int = 8192
     lessons: int = 900
     steps: int = 1500
-    again: int = 0
+    rounds: int = 0
+    again: int = 700
     batch: int = 64
     lr: float = 3e-3
     glimpses: int = MOST
@@ -66,9 +70,9 @@ class Budget:
     test_scenes: int = 2000
 
 
-BUDGETS = {"ram": Budget(again=1500), "dram": Budget()}
-"""RAM's first look is blind, so that it has more to learn."""
-QUICK = Budget(scenes=32, lessons=4, steps=4, again=2, batch=8, glimpses=2, test_scenes=8)
+BUDGETS = {"ram": Budget(rounds=2), "dram": Budget()}
+"""RAM's first look is blind, so that it has a longer way to go."""
+QUICK = Budget(scenes=32, lessons=4, steps=4, rounds=1, again=2, batch=8, glimpses=2, test_scenes=8)
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,12 @@ def run(
     teach(module, train, budget, seed=seed, callback=callback)
     taught, first = copy.deepcopy(module.state_dict()), replace(budget, lessons=0)
     lower = {name: 0.6 * getattr(budget, name) for name in ("lr", "sigma", "still")}
-    second = replace(first, steps=budget.again, **lower)
+    further = replace(first, steps=budget.again, **lower)
     for look in ("random", "learned"):
         module.load_state_dict(taught)
         fit(module, train, first, look=look, seed=seed, callback=callback)
-        if second.steps:
-            fit(module, train, second, look=look, seed=seed + 1, callback=callback)
+        for n in range(1, 1 + budget.rounds):
+            fit(module, train, further, look=look, seed=seed + n, eye=True, callback=callback)
         curves[look] = score(as_shipped(module), test, look=look, seed=seed)
     figures = versus(curves["learned"], curves["random"])
     return module, {name: v for name, v in figures.items() if not name.startswith("ratio")}, curves
@@ -186,6 +190,7 @@ def fit(
     *,
     look: str = "learned",
     seed: int = 0,
+    eye: bool = False,
     callback: Callable[[Progress], object] | None = None,
 ) -> list[float]:
     """Fit a module in place and return the loss of the answers at every step.
@@ -193,6 +198,7 @@ def fit(
     Args:
         look: "learned", or "random" for the network to compare with, whose places are always random.
         seed: of the order of scenes, of their looks, of places, and of the baseline's first numbers.
+        eye: whether the eye goes on learning; its BatchNorm keeps to what it knows.
         callback: called after every step; a true answer ends the fit there.
     """
     budget = budget or Budget()
@@ -208,7 +214,7 @@ def fit(
         chosen = next(order)
         module.train()
         for part in (module.glimpse.see, module.glimpse.settle):
-            part.eval().requires_grad_(False)
+            part.eval().requires_grad_(eye)
         pictures, middles = varied(ones.pictures[chosen], ones.middles[chosen], generator)
         picture = normalise(pictures, bundled.PREPROCESSING)
         count = int(torch.randint(min(2, budget.glimpses), budget.glimpses + 1, (), generator=generator))
@@ -250,7 +256,7 @@ def open_eye(module: Glimpses) -> None:
     """Let a module see as the shipped network does in its first layers; it goes on learning from there."""
     network = bundled.build("scene_resnet")
     network.load_state_dict(pack.backbone_state("scene_resnet"))
-    module.glimpse.see.load_state_dict(eye(network).state_dict())
+    module.glimpse.see.load_state_dict(first_layers(network).state_dict())
 
 
 def varied(pictures: Tensor, middles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
