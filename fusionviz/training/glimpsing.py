@@ -3,8 +3,9 @@
 No gradient runs through a place that was drawn. So its mean is moved towards draws after which the right kind became
 likelier than a baseline had expected, and away from the others. Who cannot tell a tree from a house learns nothing
 from looking at it, so lessons come first: the eye, which begins as the first layers of the shipped network, learns to
-tell from each window alone what is in it and where, and is left as it is from then on. The state also has to tell
-where the thing is, through a layer that is thrown away. Where to look is told to nobody: that is REINFORCE's alone.
+tell from each window alone what is in it and where. It is left as it is while the walk is learned, and learns with the
+rest in further rounds. The state also has to tell where the thing is, through a layer that is thrown away. Where to
+look is told to nobody: that is REINFORCE's alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 from fusionviz import pack, scenes
 from fusionviz.backbones import Backbone, bundled
 from fusionviz.seeds import seeded
-from fusionviz.systems._glimpses import FEATURES, MOST, SIDES, Glimpses, Walk, eye, retina
+from fusionviz.systems._glimpses import FEATURES, MOST, SIDES, Glimpses, Walk, retina
+from fusionviz.systems._glimpses import eye as first_layers
 from fusionviz.training.data import FROZEN_FROM, TEST, normalise
 from fusionviz.training.loop import Progress, advance, optimise, shuffled
 from fusionviz.training.packing import as_shipped
@@ -28,6 +30,8 @@ from fusionviz.training.packing import as_shipped
 WARM_UP = 50
 HEIGHTS = (12.0, 48.0)
 """Of the things, in scene units."""
+UNSEEN = TEST + 500_000
+"""First seed of the scenes that give the figures: how often RAM goes on was chosen by a look at those of TEST."""
 _CHUNK = 64
 
 
@@ -39,7 +43,8 @@ class Budget:
         scenes: drawn for training, each with one thing, mirrored and recoloured at random.
         lessons: batches of `batch` scenes by which the eye learns to see.
         steps: as many after them, by which the rest learns to look.
-        again: as many in a second round, with 0.6 of the learning rate and of the scatter.
+        rounds: how often it goes on after them; the eye then learns with the rest, from the places that it is led to.
+        again: batches in each of these rounds, with 0.6 of the learning rate and of the scatter.
         glimpses: at most; each batch has from two to as many, and there is an answer after every one.
         sigma: how far places are scattered about their means at first, to find out what is better.
         still: the same at the end; it falls evenly.
@@ -53,7 +58,8 @@ class Budget:
     scenes: int = 8192
     lessons: int = 900
     steps: int = 1500
-    again: int = 0
+    rounds: int = 0
+    again: int = 700
     batch: int = 64
     lr: float = 3e-3
     glimpses: int = MOST
@@ -68,12 +74,12 @@ class Budget:
     @property
     def total(self) -> int:
         """Batches in all."""
-        return self.lessons + self.steps + self.again
+        return self.lessons + self.steps + self.rounds * self.again
 
 
-BUDGETS = {"ram": Budget(again=1500), "dram": Budget()}
-"""RAM's first look is blind, so that it has more to learn."""
-QUICK = Budget(scenes=32, lessons=4, steps=4, again=2, batch=8, glimpses=2, test_scenes=8)
+BUDGETS = {"ram": Budget(rounds=2), "dram": Budget()}
+"""RAM's first look is blind, so that it has a longer way to go."""
+QUICK = Budget(scenes=32, lessons=4, steps=4, rounds=1, again=2, batch=8, glimpses=2, test_scenes=8)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def draw(first: int, count: int, size: int = 128) -> Ones:
 
 def prepare(backbone: Backbone, budget: Budget) -> tuple[Ones, Ones]:
     """Return what they are fitted on, and what they are measured on; `backbone` sees none of it."""
-    return draw(FROZEN_FROM, budget.scenes), draw(TEST, budget.test_scenes)
+    return draw(FROZEN_FROM, budget.scenes), draw(UNSEEN, budget.test_scenes)
 
 
 def run(
@@ -136,12 +142,12 @@ def run(
     teach(module, train, budget, seed=seed, callback=callback)
     taught, first = copy.deepcopy(module.state_dict()), replace(budget, lessons=0)
     lower = {name: 0.6 * getattr(budget, name) for name in ("lr", "sigma", "still")}
-    second = replace(first, steps=budget.again, **lower)
+    further = replace(first, steps=budget.again, **lower)
     for look in ("random", "learned"):
         module.load_state_dict(taught)
         fit(module, train, first, look=look, seed=seed, callback=callback)
-        if second.steps:
-            fit(module, train, second, look=look, seed=seed + 1, callback=callback)
+        for n in range(1, 1 + budget.rounds):
+            fit(module, train, further, look=look, seed=seed + n, eye=True, callback=callback)
         curves[look] = score(as_shipped(module), test, look=look, seed=seed)
     figures = versus(curves["learned"], curves["random"])
     return {name: v for name, v in figures.items() if not name.startswith("ratio")}, curves
@@ -196,6 +202,7 @@ def fit(
     *,
     look: str = "learned",
     seed: int = 0,
+    eye: bool = False,
     callback: Callable[[Progress], object] | None = None,
 ) -> list[float]:
     """Fit a module in place and return the loss of the answers at every step.
@@ -203,6 +210,7 @@ def fit(
     Args:
         look: "learned", or "random" for the network to compare with, whose places are always random.
         seed: of the order of scenes, of their looks, of places, and of the baseline's first numbers.
+        eye: whether the eye goes on learning; its BatchNorm keeps to what it knows.
         callback: called after every step; a true answer ends the fit there.
     """
     budget = budget or Budget()
@@ -218,7 +226,7 @@ def fit(
         chosen = next(order)
         module.train()
         for part in (module.glimpse.see, module.glimpse.settle):
-            part.eval().requires_grad_(False)
+            part.eval().requires_grad_(eye)
         pictures, middles = varied(ones.pictures[chosen], ones.middles[chosen], generator)
         picture = normalise(pictures, bundled.PREPROCESSING)
         count = int(torch.randint(min(2, budget.glimpses), budget.glimpses + 1, (), generator=generator))
@@ -260,7 +268,7 @@ def open_eye(module: Glimpses) -> None:
     """Let a module see as the shipped network does in its first layers; it goes on learning from there."""
     network = bundled.build("scene_resnet")
     network.load_state_dict(pack.backbone_state("scene_resnet"))
-    module.glimpse.see.load_state_dict(eye(network).state_dict())
+    module.glimpse.see.load_state_dict(first_layers(network).state_dict())
 
 
 def varied(pictures: Tensor, middles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class Budget:
     scenes: int = 18_432
     first: int = 10_240
     steps: int = 3200
-    again: int = 2400
+    again: int = 1200
     batch: int = 32
     lr: float = 5e-3
     even: float = 1.0
