@@ -373,7 +373,7 @@ def _errors(key: str, card: SystemCard, found: StudyResult) -> str:
     if both:
         usual = fusion.spec(key).param("glimpses").default
         at = usual if usual in both else both[-1]
-        figures = means["learned"][at], means["random"][at], None
+        figures = means["learned"][at], means["random"][at]
         sentence = measured.errors(name, at, *figures, words.language())
     now = found.selection.knobs.get("glimpses") if chosen else None
     note = say("measured.place_time.line", seeds=card.seeds) if card.seeds > 1 else ""
