@@ -146,6 +146,7 @@ class PanelView:
         labels: words that stand in the panel.
         marks: boxes and dots drawn over its maps, in this order.
         asks: (x, y) in pixels of the network's input of the place whose row of attention this is, drawn as a ring.
+        placed: whether its maps lie over the picture; pieces cut out of it do not, and no place is marked on them.
         title, of: instead of the panel's, while this view is shown; "" keeps it.
     """
 
@@ -166,6 +167,7 @@ class PanelView:
     labels: tuple[Label, ...] = ()
     marks: tuple[Mark, ...] = ()
     asks: tuple[float, float] | None = None
+    placed: bool = True
     title: str = ""
     of: str = ""
 

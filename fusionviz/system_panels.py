@@ -308,13 +308,6 @@ def _block(key: str, label: str) -> str:
 
 
 # --- glimpses --------------------------------------------------------------------------------------
-def _window(place: list[float], side: float, cells: int) -> dict:
-    """Where the cells of a window of a glimpse lie in the picture."""
-    stride = side / cells
-    y, x = (p - (side - stride) / 2 for p in place)
-    return {"stride": (stride, stride), "offset": (y, x)}
-
-
 class _Looked(_System):
     """Where a network looked, what it saw there, and what it thought."""
 
@@ -334,27 +327,26 @@ class _Looked(_System):
                 (np.moveaxis(patches[t, k], 0, -1).clip(0, 1) * 255).round().astype(np.uint8),
                 str(t + 1) if k == 0 else "",
                 box=(left + side * t, top + side * k, side * 0.96),
-                **_window(path.places[t].tolist(), path.sides[k], patches.shape[-1]),
             )
             for t in range(count)
             for k in range(windows)
         )
+        cells = tuple(side / patches.shape[-1] for side in self.study.seen.shown.shape[:2])  # each fills its square
         sides = " · ".join(f"{s:g} px" for s in path.sides)
         view = PanelView(
             "windows", self.say("view.windows"), shape_text(patches.shape), scale="rgb", maps=maps,
-            note=self.say("view.windows_note", sides=sides),
+            note=self.say("view.windows_note", sides=sides), placed=False, stride=cells,
+            offset=tuple(c / 2 for c in cells),
         )  # fmt: skip
-        return [Panel("low", "low", self.say("systems.glimpses"), (view,), 0)]
+        return [Panel("low", "weight", self.say("systems.glimpses"), (view,), 0)]
 
     def weight(self) -> Panel:
-        path, marks = self.path, []
-        for t, (y, x) in enumerate(path.places.tolist()):
-            half = path.sides[0] / 2
-            marks.append(Mark(_box((x - half, y - half, x + half, y + half)), faint=True))
-            marks.append(Mark(_box((x, y, x, y)), str(t + 1), follows=t > 0))
-        view = self.over_seen(
-            "path", self.say("view.path"), marks, self.say("view.path_note", side=f"{path.sides[0]:g}")
-        )
+        path, half = self.path, self.path.sides[0] / 2
+        places = path.places.tolist()
+        windows = [Mark(_box((x - half, y - half, x + half, y + half)), faint=True) for y, x in places]
+        dots = [Mark(_box((x, y, x, y)), str(t), follows=t > 1) for t, (y, x) in enumerate(places, start=1)]
+        note = self.say("view.path_note", side=f"{path.sides[0]:g}")
+        view = self.over_seen("path", self.say("view.path"), windows + dots, note)
         badge = self.badge(self.study.provenance)
         return Panel("weight", "weight", self.say("systems.path"), (view,), 0, badge)
 

@@ -29,7 +29,7 @@ def cell_of(view: PanelView, m: Map, pin: tuple[int, int]) -> tuple[int, int]:
 def value_at(view: PanelView, pin: tuple[int, int], channel: int | None) -> float | None:
     """Return the number that a view has for a place and channel, or None if it shows none."""
     if view.kind in ("bars", "numbers"):
-        return next((b.value for b in view.bars if b.channel == channel), None)
+        return None if channel is None else next((b.value for b in view.bars if b.channel == channel), None)
     alone = len(view.maps) == 1 and view.maps[0].channel is None
     found = view.maps[0] if alone else next((m for m in view.maps if m.channel == channel), None)
     if found is None or found.values.ndim != 2:

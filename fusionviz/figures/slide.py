@@ -427,7 +427,7 @@ class _Slide:
         return scales.branch_colours(level[1], dark=self.dark)[level[0]] if level else self.theme.ink
 
     def _pin(self, panel: Panel, m: Map, box: _Box, *, active: bool) -> None:
-        if self.view.pin is None:
+        if self.view.pin is None or not panel.shown.placed:
             return
         shown, shape = panel.shown, m.values.shape
         # The picture has cells of one pixel; it shows the place as large as the finest level does.

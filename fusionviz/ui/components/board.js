@@ -1639,12 +1639,14 @@ class BoardView {
       context.rect(tile.x, tile.y, tile.w, tile.h);
       context.clip();
       const main = panel.tiles.length === 1 || tile.index === active;
-      if (apart) this.outline(context, panel, tile, pin, { faint: true, dash: true });
-      this.outline(context, panel, tile, place, { faint: !main, pinned: pin && !apart });
+      if (view.placed) {
+        if (apart) this.outline(context, panel, tile, pin, { faint: true, dash: true });
+        this.outline(context, panel, tile, place, { faint: !main, pinned: pin && !apart });
+      }
       if (view.asks) this.ring(context, panel, tile, view.asks);
       context.restore();
     }
-    if (panel.tiles.length > 1 && view.kind === "maps") {
+    if (panel.tiles.length > 1 && view.kind === "maps" && view.placed) {
       const tile = panel.tiles.find((t) => t.index === active);
       if (tile) this.frameTile(context, panel, tile);
     }
@@ -1775,7 +1777,7 @@ class BoardView {
     let limits = null, mark = null, text = "", name = "";
     let ends = ["", ""];
     this.paintShares(panel, place);
-    if (view.kind === "numbers" || view.kind === "graph" || view.shares.length) ends = ["", ""];
+    if (!view.placed || view.kind === "numbers" || view.kind === "graph" || view.shares.length) ends = ["", ""];
     else if (view.kind === "bars") {
       limits = this.barLimits(view);
       const bar = view.bars.find((b) => b.channel === this.activeChannel());

@@ -229,6 +229,7 @@ def _view(view: PanelView, payload: _Payload) -> dict:
         "labels": [dataclasses.asdict(label) for label in view.labels],
         "marks": _marks(view.marks),
         "asks": view.asks,
+        "placed": view.placed,
         "title": view.title,
         "of": view.of,
     }
