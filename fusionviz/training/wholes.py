@@ -70,8 +70,8 @@ LESSONS: Mapping[str, tuple[Lesson, ...]] = {
     ),
     "grounding": tuple(map(Lesson, ("film", "gmu", "phrase_concat", "phrase_product"))),
     "telling": (Lesson("show_attend_tell"),),
-    "ram": (Lesson("ram"),),
-    "dram": (Lesson("dram"),),
+    "ram": (Lesson("ram", apart=("join",)), Lesson("ram", (("join", "multiply"),), 1, ("join",))),
+    "dram": (Lesson("dram", apart=("join",)), Lesson("dram", (("join", "add"),), 1, ("join",))),
 }
 """By their budget."""
 
