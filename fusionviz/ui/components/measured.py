@@ -158,7 +158,7 @@ def _table(
     """
     drawn = [measured.figure(line.card, plot) for line in lines]
     ends = [f.mean + side * (f.sd or 0) for f in drawn if f is not None for side in (-1, 1)]
-    axis = Axis(ends, 170) if ends else None
+    axis = Axis(ends, 130) if ends else None
     over = '<th class="name"></th>' + (f'<th class="plotted">{html.escape(plotted)}</th>' if axis else "")
     heads = f'<th class="name">{_safe("measured.system")}</th>'
     heads += f'<th class="plot">{axis.head()}</th>' if axis else ""
