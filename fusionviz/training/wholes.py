@@ -20,7 +20,7 @@ from fusionviz.backbones import Backbone
 from fusionviz.registry import write
 from fusionviz.selection import Value
 from fusionviz.training import detecting, glimpsing, grounding, telling
-from fusionviz.training.data import FROZEN_FROM
+from fusionviz.training.data import FROZEN_FROM, TEST
 from fusionviz.training.loop import Progress
 from fusionviz.training.packing import halved, made, write_system
 
@@ -157,7 +157,9 @@ def train(
 def _write(folder: Path, backbone: Backbone, lesson: Lesson, found: Sequence[Outcome], budget: object) -> None:
     module = systems.build(lesson.system, backbone.info.levels, **dict(lesson.params))
     module.load_state_dict(found[0].state)
-    how = made(budget.total, budget.scenes, 0, first=FROZEN_FROM) | {"test_scenes": budget.test_scenes}
+    trainer = next(_TRAINERS[kind] for kind, lessons in LESSONS.items() if lesson in lessons)
+    tested = {"test_seed": getattr(trainer, "UNSEEN", TEST), "test_scenes": budget.test_scenes}
+    how = made(budget.total, budget.scenes, 0, first=FROZEN_FROM) | tested
     figures = [o.figures for o in found]
     write_system(folder, backbone.key, module, figures, how, more=found[0].more, apart=lesson.apart)
 

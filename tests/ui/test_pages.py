@@ -70,6 +70,26 @@ def test_a_system_that_was_opened_is_not_on_the_page_of_methods() -> None:
     assert app.session_state.selection.method == "ssd"
 
 
+def test_a_page_keeps_its_kind_of_choice_whatever_way_leads_back() -> None:
+    app = open_app(m="cbam")
+    app.query_params.clear()
+    checked(app.switch_page("fusionviz/ui/pages/systems_page.py").run())
+    checked(app.run())
+    app.query_params["m"] = "cbam"  # the browser's way back
+    checked(app.switch_page("fusionviz/ui/pages/explore_page.py").run())
+    assert app.session_state.selection.method == "cbam"
+    app.query_params.clear()
+    checked(app.switch_page("fusionviz/ui/pages/systems_page.py").run())
+    assert systems.spec(app.session_state.selection.method).is_system
+    app.query_params.clear()
+    app.query_params["lesson"] = app.session_state.selection.method  # the heading's link
+    checked(app.switch_page("fusionviz/ui/pages/lessons_page.py").run())
+    assert systems.spec(app.session_state.selection.method).is_system
+    app.query_params.clear()
+    checked(app.switch_page("fusionviz/ui/pages/systems_page.py").run())
+    assert said(app) == ""
+
+
 @pytest.mark.parametrize("page", ["systems_page", "methods_page", "lessons_page", "explore_page"])
 @pytest.mark.parametrize("language", texts.LANGUAGES)
 def test_every_page_opens(page: str, language: str) -> None:
