@@ -43,6 +43,8 @@ def start(page: str) -> None:
             s[words.KEY] = query["lang"]
             s.language_chosen = True
         s.seen_query = query
+    if turned:
+        s.seen_query = query  # a page that ends early, to run again, must not read it as news
     if turned or (page == "systems" and not is_system()):
         _turn(page)
     s.page = page

@@ -60,6 +60,14 @@ def test_every_system_can_be_opened_by_link_in_both_languages(key: str) -> None:
         assert said(app) == ""
 
 
+@pytest.mark.parametrize("broken", [{"m": "ssd", "net": "vit_b_16"}, {"m": "film", "q": "the ufo"}])
+def test_a_link_to_a_system_that_cannot_be_shown_keeps_the_system_and_says_why(broken: dict[str, str]) -> None:
+    app = open_app(**broken)
+    assert app.session_state.selection.method == broken["m"]
+    assert shows_board(app)
+    assert said(app)
+
+
 def test_a_system_that_was_opened_is_not_on_the_page_of_methods() -> None:
     app = open_app(m="ssd")
     app.query_params.clear()  # as a browser does when the page changes
